@@ -1,0 +1,178 @@
+"""What a device and the server say to each other: the device plane `/device/v1`.
+
+    POST /device/v1/enrol            Enrolment -> 201 Enrolled          (enrolment token in the body)
+    GET  /device/v1/desired          -> 200 Desired, or 304             (bearer token, If-None-Match)
+    GET  /device/v1/packages/<sha256> -> 200 or 206 bytes               (bearer token, Range, If-Range)
+    POST /device/v1/reports          Report -> 200 {}                   (bearer token)
+
+Errors are `Problem` (RFC 9457, application/problem+json). The wire changes only by addition: each
+end ignores fields that it does not know, and never changes the meaning of those it does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+WIRE_VERSION = 1
+
+ENROL_PATH = "/device/v1/enrol"
+DESIRED_PATH = "/device/v1/desired"
+PACKAGES_PATH = "/device/v1/packages"
+REPORTS_PATH = "/device/v1/reports"
+
+#: Seconds until the next poll; sent with 200 and 304, outside the ETag.
+POLL_INTERVAL_HEADER = "Weft-Poll-Interval"
+
+#: SHA-256 as 64 lower-case hex digits: weights digests and package files.
+Digest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+#: The first 4 bytes of the SHA-256 of one tensor.
+TensorDigest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+#: Also the name of a directory on the device, hence the narrow alphabet.
+ModelName: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+]
+#: A secret that travels in a header: visible ASCII.
+Token: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{8,512}$")]
+
+#: What the device is left with, said by the one that looked.
+Result: TypeAlias = Literal[
+    "committed", "failed_no_change", "failed_rolled_back", "failed_unrecovered"
+]
+#: The states of an update on a device (design: device life).
+State: TypeAlias = Literal[
+    "idle",
+    "offered",
+    "downloading",
+    "downloaded",
+    "reconstituting",
+    "staged",
+    "swapping",
+    "verifying",
+    "committed",
+    "rolled_back",
+    "failed",
+    "deferred",
+    "aborted",
+    "superseded",
+]
+#: `unverified`: nothing on the device could judge the new weights.
+Health: TypeAlias = Literal["passed", "unverified", "failed"]
+
+
+class Message(BaseModel):
+    """The root of all messages: immutable, and deaf to fields of a later version."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Capabilities(Message):
+    """What a device can decode and hold; the server offers nothing else."""
+
+    wire: int = WIRE_VERSION
+    agent: str = Field(default="", description="Version of the agent program.")
+    formats: list[int] = Field(default_factory=list, description="Package formats it reads.")
+    methods: dict[str, int] = Field(default_factory=dict, description="Method id -> version.")
+    coders: dict[str, int] = Field(default_factory=dict, description="Coder id -> version.")
+    dtypes: list[str] = Field(default_factory=list, description="safetensors dtypes it can change.")
+    free_bytes: int | None = Field(default=None, ge=0, description="Free space for slots.")
+
+
+class HeldModel(Message):
+    """What a device holds of one model."""
+
+    slots: list[Digest] = Field(default_factory=list, description="Weights digests it could use.")
+    current: Digest | None = Field(default=None, description="The one in use.")
+
+
+class Enrolment(Message):
+    """A device asks to be known. `token` is the enrolment token, not yet its own."""
+
+    name: str = Field(min_length=1, max_length=200)
+    token: Token
+    models: dict[ModelName, HeldModel] = Field(default_factory=dict)
+    capabilities: Capabilities = Field(default_factory=Capabilities)
+
+
+class Enrolled(Message):
+    """The device's identity, and the bearer token of all its later requests."""
+
+    device_id: str = Field(min_length=1, max_length=64)
+    token: Token
+
+
+class PackageOffer(Message):
+    """Where the package is and what it must turn out to be."""
+
+    sha256: Digest
+    size: int = Field(gt=0, description="Bytes of the file.")
+    url: str = Field(
+        pattern=r"^/device/v1/packages/[0-9a-f]{64}$", description="Path on the same server."
+    )
+    base_digest: Digest | None = Field(description="Weights it starts from; null: from nothing.")
+    method: str
+
+
+class DesiredModel(Message):
+    """The version that a device should run.
+
+    `package` null: the device holds the version in a slot and only switches to it.
+    `held` set: do nothing now, for this reason.
+    """
+
+    model: ModelName
+    version: int = Field(ge=1)
+    weights_digest: Digest
+    assignment: int | None = Field(default=None, description="Repeated in the report.")
+    package: PackageOffer | None = None
+    held: str | None = None
+
+
+class Desired(Message):
+    """The answer for all models of a device; its ETag is the device's generation."""
+
+    models: list[DesiredModel] = Field(default_factory=list)
+
+
+class Fault(Message):
+    """The error that ended an update."""
+
+    code: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$", max_length=100)
+    message: str = Field(max_length=2000)
+
+
+class Report(Message):
+    """How one update ended.
+
+    The same `counter` with the same bytes gets the same answer; a lower one, or the same with
+    other bytes, is refused (`409`).
+    """
+
+    counter: int = Field(ge=1)
+    model: ModelName
+    assignment: int | None = None
+    result: Result
+    state: State
+    weights_digest: Digest | None = Field(description="What the slot in use holds now.")
+    slots: list[Digest] = Field(default_factory=list, description="Everything the device holds.")
+    version: int | None = Field(default=None, description="The version that was asked for.")
+    error: Fault | None = None
+    tensor_digests: dict[str, TensorDigest] | None = Field(
+        default=None, description="Of the wrong result, by which the server finds the tensor."
+    )
+    seconds: float = Field(default=0.0, ge=0, description="From the offer to the end.")
+    health: Health = "unverified"
+    capabilities: Capabilities | None = None
+
+
+class Problem(Message):
+    """RFC 9457 problem+json, with the stable dotted `code` and what to do about it."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    code: str = ""
+    todo: str = ""
+    request_id: str = ""
