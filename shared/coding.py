@@ -1,0 +1,158 @@
+"""Coders: integers and bytes in, few bytes out; read back in order, piece by piece.
+
+A package names its coder and the coder's version, so a better one lives beside an older one: it is
+a class here and one line in `CODERS`. A decoder reads exactly as many symbols as its caller asks
+for, whatever the data claim, and its memory is bounded by the window.
+"""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from shared.errors import BadPackage
+from shared.tensors import STORAGE, Array, TensorSpec
+
+#: Decompression holds at most this much; streams that ask for more are refused.
+WINDOW_LOG = 21
+_READ_BYTES = 1 << 16
+_SYMBOL_LEVEL = 19
+_BYTES_LEVEL = 9
+
+
+class SymbolSource(Protocol):
+    """Decoded symbols, in the order in which they were coded."""
+
+    def read(self, count: int) -> NDArray[np.int64]:
+        """The next `count` symbols; raises BadPackage where there are fewer."""
+
+    def finish(self) -> None:
+        """Raise BadPackage where symbols are left."""
+
+
+class Coder(Protocol):
+    """One way of coding symbols."""
+
+    id: str
+
+    def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
+        """Code the arrays one after the other."""
+
+    def source(self, file: BinaryIO) -> SymbolSource:
+        """Read them back from a file that ends where the coded symbols end."""
+
+
+class ByteSource:
+    """A zstd stream read in order; it ends exactly where its reader does."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
+        self._stream = decompressor.stream_reader(file, read_size=_READ_BYTES)
+        self._file = file
+
+    def read(self, size: int) -> bytearray:
+        """Exactly `size` bytes; raises BadPackage where there are fewer."""
+        out = bytearray()
+        while len(out) < size:
+            piece = self._read(min(size - len(out), _READ_BYTES))
+            if not piece:
+                raise BadPackage("malformed", "coded data end too early")
+            out += piece
+        return out
+
+    def finish(self) -> None:
+        """Raise BadPackage where bytes are left."""
+        if self._read(1) or self._file.read(1):
+            raise BadPackage("malformed", "coded data go on after their end")
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except zstandard.ZstdError as error:
+            raise BadPackage("malformed", f"coded data are damaged ({error})") from error
+
+
+class ByteSink:
+    """What a ByteSource reads: a zstd stream written piece by piece to a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._stream = _compressor(_BYTES_LEVEL).stream_writer(file, closefd=False)
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        self._stream.write(data)
+
+    def close(self) -> None:
+        """End the stream; the file stays open."""
+        self._stream.close()
+
+
+class ZstdSymbols:
+    """Little-endian integers of 1, 2 or 4 bytes, whichever the largest symbol needs, under zstd."""
+
+    id = "zstd/1"
+
+    def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
+        """See Coder."""
+        largest = max((int(np.abs(s).max(initial=0)) for s in symbols), default=0)
+        width = 1 if largest < 1 << 7 else 2 if largest < 1 << 15 else 4
+        data = b"".join(s.astype(f"<i{width}").tobytes() for s in symbols)
+        return bytes([width]) + _compressor(_SYMBOL_LEVEL).compress(data)
+
+    def source(self, file: BinaryIO) -> SymbolSource:
+        """See Coder."""
+        return _ZstdSymbolSource(file)
+
+
+class _ZstdSymbolSource:
+    def __init__(self, file: BinaryIO) -> None:
+        width = file.read(1)
+        if width not in (b"\1", b"\2", b"\4"):
+            raise BadPackage("malformed", "symbols have an unknown width")
+        self._dtype = np.dtype(f"<i{width[0]}")
+        self._bytes = ByteSource(file)
+
+    def read(self, count: int) -> NDArray[np.int64]:
+        data = self._bytes.read(count * self._dtype.itemsize)
+        return np.frombuffer(data, self._dtype).astype(np.int64)
+
+    def finish(self) -> None:
+        self._bytes.finish()
+
+
+CODERS: dict[str, Coder] = {coder.id: coder for coder in (ZstdSymbols(),)}
+DEFAULT_CODER = ZstdSymbols.id
+
+
+def coder(id_: str) -> Coder:
+    """The coder of that id and version; raises BadPackage."""
+    if id_ not in CODERS:
+        raise BadPackage("unknown_coder", f"coder {id_!r} is not known here")
+    return CODERS[id_]
+
+
+def shuffle(elements: Array) -> bytes:
+    """A chunk of a tensor as byte planes: first bytes first; floats then compress better."""
+    flat = np.ascontiguousarray(elements).reshape(-1)
+    return flat.view(np.uint8).reshape(flat.size, -1).T.tobytes() if flat.size else b""
+
+
+def unshuffle(data: bytes | bytearray, spec: TensorSpec) -> Array:
+    """The flat chunk that `shuffle` made into `data`."""
+    dtype: np.dtype[Any] = STORAGE[spec.dtype]
+    planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1)
+    return np.ascontiguousarray(planes.T).view(dtype).reshape(-1)
+
+
+def xor(left: Array, right: Array) -> Array:
+    """Bitwise difference of two chunks of the same dtype and size; its own inverse."""
+    bits = np.ascontiguousarray(left).view(np.uint8) ^ np.ascontiguousarray(right).view(np.uint8)
+    return bits.view(left.dtype)
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=WINDOW_LOG)
+    return zstandard.ZstdCompressor(compression_params=parameters)

@@ -1,0 +1,445 @@
+"""The update package: what travels.
+
+A package is a safetensors file with one uint8 tensor `payload` and one metadata key `weft`, the
+canonical JSON of `PackageHeader`. The same content always gives the same bytes. The payload is
+
+    varint length, then the control section:
+        byte     flags: 1 = has a base, 2 = brings a schema
+        32       digest of the base weights (only with flag 1)
+        32       digest of the resulting weights
+        section  changes to the schema (only with flag 2), see `_pack_schema`
+        varint   number of tensors N, then N plan bytes, in name order
+        then, for each tensor with plan DIRECT or FACTORS:
+                 its steps (2 bytes each, as many as the method says), and, for FACTORS,
+                 the method's own parameters (section) and the guard (see `_pack_guard`)
+    varint length, then the coded symbols
+    varint length, then the coded bytes (of plans RAW and XOR), to the end of the file
+
+A *section* is a varint length and that many bytes. Varints are LEB128, at most 63 bits. Nothing is
+allocated from a length before the length is held against what the file has.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import json
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared import coding
+from shared.errors import BadPackage
+from shared.grid import Guard, Step
+from shared.tensors import MAX_DIMENSIONS, STORAGE, Schema, TensorSpec, schema_of
+
+FORMAT = 1
+MAX_HEADER_BYTES = 4096
+MAX_CONTROL_BYTES = 16 * 1024 * 1024
+DIGEST_BYTES = 32
+
+_HAS_BASE, _HAS_SCHEMA = 1, 2
+
+
+class Plan(enum.IntEnum):
+    """How one tensor's new elements are made. Numbers are on the wire: never reuse one."""
+
+    UNCHANGED = 0
+    DIRECT = 1  # one symbol an element
+    FACTORS = 3  # as the package's method says
+    RAW = 4  # the elements themselves
+    XOR = 5  # the elements xor the old ones
+
+
+class MethodHeader(BaseModel):
+    """Which method made the package, with the options that the device needs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    version: int
+    options: dict[str, int | float | str] = Field(default_factory=dict)
+
+
+class PackageHeader(BaseModel):
+    """The JSON that every safetensors reader can show."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: int
+    model: str
+    method: MethodHeader
+    coder: str
+    tool: str
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """The plan of one tensor, with what the control section says of it."""
+
+    plan: Plan
+    steps: tuple[Step, ...] = ()
+    params: bytes = b""
+    guard: Guard = field(default_factory=Guard)
+
+
+class PackageWriter:
+    """Assembles a package: plans and symbols tensor by tensor in name order, then the file."""
+
+    def __init__(
+        self,
+        header: PackageHeader,
+        base: Schema | None,
+        target: Schema,
+        base_digest: bytes | None,
+        stream: BinaryIO,
+    ) -> None:
+        """`stream` is a scratch file (w+b) that takes the coded bytes until `write`."""
+        self._header, self._base, self._target = header, base, schema_of(target.values())
+        self._base_digest = base_digest
+        self._plans: list[TensorPlan] = []
+        self._symbols: list[Any] = []
+        self._stream = stream
+        self._bytes = coding.ByteSink(stream)
+        self._has_bytes = False
+
+    def add(self, plan: TensorPlan, symbols: Iterable[Any] = ()) -> None:
+        """The next tensor, and its symbols if any."""
+        self._plans.append(plan)
+        self._symbols.extend(symbols)
+
+    def add_bytes(self, data: bytes) -> None:
+        """The next piece of elements of the tensor just added (plans RAW and XOR)."""
+        self._has_bytes = True
+        self._bytes.write(data)
+
+    def write(self, file: BinaryIO, result_digest: bytes) -> None:
+        """Write the package; the caller makes it durable."""
+        self._bytes.close()
+        control = self._control(result_digest)
+        symbols = coding.coder(self._header.coder).encode(self._symbols) if self._symbols else b""
+        stream_bytes = self._stream.seek(0, os.SEEK_END) if self._has_bytes else 0
+        front = b"".join(
+            (varint(len(control)), control, varint(len(symbols)), symbols, varint(stream_bytes))
+        )
+        file.write(_container(self._header, len(front) + stream_bytes))
+        file.write(front)
+        self._stream.seek(0)
+        for _ in range(0, stream_bytes, 1 << 20):
+            file.write(self._stream.read(1 << 20))
+
+    def _control(self, result_digest: bytes) -> bytes:
+        base, new_schema = self._base_digest, dict(self._base or {}) != dict(self._target)
+        flags = (_HAS_BASE if base else 0) | (_HAS_SCHEMA if new_schema else 0)
+        parts = [bytes([flags]), base or b"", result_digest]
+        if new_schema:
+            parts.append(section(_pack_schema(self._base or {}, self._target)))
+        parts.append(varint(len(self._plans)))
+        parts.append(bytes(p.plan for p in self._plans))
+        for p in self._plans:
+            if p.plan in (Plan.DIRECT, Plan.FACTORS):
+                parts.extend(step.pack() for step in p.steps)
+            if p.plan is Plan.FACTORS:
+                parts.extend((section(p.params), _pack_guard(p.guard)))
+        return b"".join(parts)
+
+
+class PackageReader:
+    """An update package on disk, refused as a whole where anything in it does not add up.
+
+    Raises BadPackage. Steps and parameters of a tensor are parsed by `plans`, once the caller has
+    said how many steps its method uses.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int = 1 << 40) -> None:
+        self.path = Path(path)
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise BadPackage("not_found", f"{self.path}: no such file") from error
+        except OSError as error:
+            raise BadPackage("malformed", f"{self.path}: {error.strerror}") from error
+        try:
+            self.size = os.fstat(self._fd).st_size
+            if self.size > max_bytes:
+                raise BadPackage("too_large", f"{self.size} bytes, the limit is {max_bytes}")
+            self.header, start = _read_container(self._fd, self.size)
+            self._locate(start)
+            self._read_control()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __enter__(self) -> PackageReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def symbols(self) -> coding.SymbolSource:
+        """The coded symbols, from the first."""
+        return coding.coder(self.header.coder).source(_Window(self._fd, *self._symbols))
+
+    def bytes(self) -> coding.ByteSource:
+        """The coded bytes, from the first."""
+        return coding.ByteSource(_Window(self._fd, *self._bytes))
+
+    @property
+    def has_symbols(self) -> bool:
+        """Whether any tensor is sent as symbols."""
+        return self._symbols[1] > 0
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether any tensor is sent as bytes."""
+        return self._bytes[1] > 0
+
+    @property
+    def container_bytes(self) -> int:
+        """Size of all that is neither symbols nor bytes."""
+        return self.size - self._symbols[1] - self._bytes[1]
+
+    def target_schema(self, base: Schema | None) -> dict[str, TensorSpec]:
+        """The schema of the result, given the base's; raises BadPackage."""
+        schema = _apply_schema(self._schema_changes, dict(base or {}))
+        if len(schema) != len(self._plan_bytes):
+            raise BadPackage(
+                "wrong_schema", f"{len(self._plan_bytes)} plans for {len(schema)} tensors"
+            )
+        return schema
+
+    def plans(self, direct_steps: int, factor_steps: int) -> list[TensorPlan]:
+        """The plan of each tensor, in name order; raises BadPackage."""
+        records = Cursor(self._records)
+        plans = []
+        for byte in self._plan_bytes:
+            plan = _plan(byte)
+            count = {Plan.DIRECT: direct_steps, Plan.FACTORS: factor_steps}.get(plan, 0)
+            steps = tuple(Step.unpack(records.take(2)) for _ in range(count))
+            if plan is Plan.FACTORS:
+                plans.append(TensorPlan(plan, steps, records.section(), _unpack_guard(records)))
+            else:
+                plans.append(TensorPlan(plan, steps))
+        records.finish()
+        return plans
+
+    def _locate(self, start: int) -> None:
+        """Find the three parts; they must fill the file exactly."""
+        control, control_bytes = self._part(start)
+        if control_bytes > MAX_CONTROL_BYTES:
+            raise BadPackage("too_large", f"a control section of {control_bytes} bytes")
+        self._control = (control, control_bytes)
+        self._symbols = self._part(control + control_bytes)
+        self._bytes = self._part(sum(self._symbols))
+        if sum(self._bytes) != self.size:
+            raise BadPackage("malformed", f"{self.size - sum(self._bytes)} bytes too many")
+
+    def _part(self, offset: int) -> tuple[int, int]:
+        """Offset and length of the part whose varint length stands at `offset`."""
+        head = Cursor(os.pread(self._fd, 9, offset))
+        length = head.varint()
+        begin = offset + head.position
+        if length > self.size - begin:
+            raise BadPackage("malformed", "the file ends before its parts do")
+        return begin, length
+
+    def _read_control(self) -> None:
+        start, length = self._control
+        cursor = Cursor(os.pread(self._fd, length, start))
+        flags = cursor.take(1)[0]
+        if flags & ~(_HAS_BASE | _HAS_SCHEMA):
+            raise BadPackage("malformed", f"unknown flags {flags:#x}")
+        has_base = bool(flags & _HAS_BASE)
+        self.base_digest: bytes | None = cursor.take(DIGEST_BYTES) if has_base else None
+        self.result_digest: bytes = cursor.take(DIGEST_BYTES)
+        self._schema_changes = cursor.section() if flags & _HAS_SCHEMA else b""
+        self._plan_bytes = cursor.take(cursor.varint())
+        self._records = cursor.rest()
+
+
+class Cursor:
+    """Reads a byte string from front to back; raises BadPackage instead of reading past its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        end = self.position + size
+        if end > len(self._data):
+            raise BadPackage("malformed", "a record is cut short")
+        piece, self.position = self._data[self.position : end], end
+        return piece
+
+    def varint(self) -> int:
+        """The next varint; its shortest form only, so that the same content has the same bytes."""
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if not byte & 0x80:
+                if byte == 0 and shift:
+                    raise BadPackage("malformed", "a number is written longer than needed")
+                return value
+            shift += 7
+            if shift > 56:
+                raise BadPackage("malformed", "a number is too large")
+
+    def section(self) -> bytes:
+        """The next section."""
+        return self.take(self.varint())
+
+    def text(self) -> str:
+        """The next section, as UTF-8."""
+        try:
+            return self.section().decode()
+        except UnicodeDecodeError as error:
+            raise BadPackage("malformed", "a name is not UTF-8") from error
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self._data) - self.position)
+
+    def finish(self) -> None:
+        """Raise where anything is left."""
+        if self.position != len(self._data):
+            raise BadPackage("malformed", "a record is longer than its content")
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own, read by `pread`."""
+
+    def __init__(self, fd: int, start: int, length: int) -> None:
+        self._fd, self._at, self._end = fd, start, start + length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._end - self._at)
+        data = os.pread(self._fd, size, self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def varint(value: int) -> bytes:
+    """LEB128."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def section(data: bytes) -> bytes:
+    """`data` behind its length."""
+    return varint(len(data)) + data
+
+
+def _plan(byte: int) -> Plan:
+    try:
+        return Plan(byte)
+    except ValueError as error:
+        raise BadPackage("unknown_format", f"plan {byte} is not known here") from error
+
+
+def _pack_guard(guard: Guard) -> bytes:
+    """A count, then for each element the gap to the one before, doubled, plus its bit."""
+    gaps = np.diff(guard.indices, prepend=0)
+    pairs = zip(gaps.tolist(), guard.up.tolist(), strict=True)
+    return varint(len(gaps)) + b"".join(varint(gap * 2 + up) for gap, up in pairs)
+
+
+def _unpack_guard(cursor: Cursor) -> Guard:
+    entries = [cursor.varint() for _ in range(_count(cursor))]
+    indices = np.cumsum(np.array([e >> 1 for e in entries], np.int64))
+    if len(indices) > 1 and not (np.diff(indices) > 0).all():
+        raise BadPackage("malformed", "guarded elements are out of order")
+    return Guard(indices.astype(np.int64), np.array([e & 1 for e in entries], np.int64))
+
+
+def _count(cursor: Cursor) -> int:
+    """A number of entries; each takes at least one byte, so a larger one is refused at once."""
+    count = cursor.varint()
+    if count > MAX_CONTROL_BYTES:
+        raise BadPackage("malformed", f"{count} entries do not fit")
+    return count
+
+
+def _pack_schema(base: Schema, target: Schema) -> bytes:
+    """The names dropped from `base`, then the specs that `target` has anew."""
+    dropped = sorted((n for n in base if n not in target), key=str.encode)
+    changed = [s for n, s in target.items() if base.get(n) != s]
+    parts = [varint(len(dropped)), *(section(n.encode()) for n in dropped), varint(len(changed))]
+    for spec in changed:
+        parts += [section(spec.name.encode()), section(spec.dtype.encode())]
+        parts += [varint(len(spec.shape)), *(varint(d) for d in spec.shape)]
+    return b"".join(parts)
+
+
+def _apply_schema(changes: bytes, schema: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
+    if not changes:
+        return schema
+    cursor = Cursor(changes)
+    for _ in range(_count(cursor)):
+        if schema.pop(cursor.text(), None) is None:
+            raise BadPackage("wrong_schema", "a tensor to drop is not there")
+    for _ in range(_count(cursor)):
+        spec = _unpack_spec(cursor)
+        schema[spec.name] = spec
+    cursor.finish()
+    return schema_of(schema.values())
+
+
+def _unpack_spec(cursor: Cursor) -> TensorSpec:
+    name, dtype, dimensions = cursor.text(), cursor.text(), cursor.varint()
+    if dtype not in STORAGE or dimensions > MAX_DIMENSIONS:
+        raise BadPackage("unknown_format", f"tensor {name!r} has dtype {dtype!r}")
+    spec = TensorSpec(name, dtype, tuple(cursor.varint() for _ in range(dimensions)))
+    if spec.nbytes >= 1 << 40:
+        raise BadPackage("too_large", f"tensor {name!r} has {spec.nbytes} bytes")
+    return spec
+
+
+def _container(header: PackageHeader, payload_bytes: int) -> bytes:
+    """The safetensors header; canonical: sorted keys, no spaces but the padding."""
+    weft = json.dumps(header.model_dump(), sort_keys=True, separators=(",", ":"))
+    payload = {"dtype": "U8", "shape": [payload_bytes], "data_offsets": [0, payload_bytes]}
+    outer = {"__metadata__": {"weft": weft}, "payload": payload}
+    text = json.dumps(outer, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _read_container(fd: int, size: int) -> tuple[PackageHeader, int]:
+    """The header, and where the payload starts."""
+    prefix = os.pread(fd, 8, 0)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+        raise BadPackage("malformed", "this is not an update package")
+    text = os.pread(fd, length, 8)
+    try:
+        weft = json.loads(text)["__metadata__"]["weft"]
+        fields = json.loads(weft)
+        if fields["format"] != FORMAT:
+            raise BadPackage("unknown_format", f"format {fields['format']!r}, known is {FORMAT}")
+        header = PackageHeader.model_validate(fields)
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise BadPackage("malformed", "this is not an update package") from error
+    coding.coder(header.coder)
+    start = 8 + length
+    if _container(header, size - start) != prefix + text:
+        raise BadPackage("malformed", "the header is not in canonical form")
+    return header, start
