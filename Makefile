@@ -1,0 +1,48 @@
+# One line a task. `make demo` and `make test` set everything up themselves, given Python and pip.
+
+# The first Python that is new enough and can make an environment; `make PYTHON=... demo` overrides.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
+	$(p) -c 'import sys, pip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+WORKERS ?= 2
+ENV := .venv
+BIN := $(ENV)/bin
+
+.PHONY: install demo test check fmt test-aarch64 bench-edge bench-methods clean
+
+install: $(ENV)/installed
+
+$(ENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later with pip is needed: make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(ENV)
+	@echo "installing into $(ENV)"
+	@$(PYTHON) -m pip --python $(BIN)/python install -q -c constraints.txt pip -e '.[dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/python -m benchmarks.demo
+
+test: install
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/docs tests/migrations
+
+fmt: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-aarch64: install
+	tests/aarch64/run
+
+bench-edge: install
+	$(BIN)/python -m benchmarks.edge
+
+bench-methods: install
+	$(BIN)/python -m benchmarks.methods
+
+clean:
+	rm -rf $(ENV) build dist var
