@@ -1,0 +1,159 @@
+"""The server's errors, added to the tree of `shared/errors.py`.
+
+    UserError
+    ├── BadRequest        request.*      a request as such: body, cursor, key, credentials
+    ├── BadModel          model.*        models
+    ├── BadVersion        version.*      versions
+    ├── BadDataset        dataset.*      datasets
+    ├── BadRefinement     refinement.*   refinements
+    ├── BadRollout        rollout.*      rollouts
+    ├── BadUpdate         update.*       stored update packages
+    └── BadDevice         device.*       enrolment, polls and reports
+    OperationError
+    ├── DatabaseError     database.*     the database
+    ├── BlobError         blob.*         the blob store
+    └── ServerError       service.*      the server process itself
+
+The HTTP status of each code stands in `server/api/problems.py`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from shared.errors import OperationError, UserError
+
+
+class BadRequest(UserError):
+    """A request cannot be read, or may not be made."""
+
+    area = "request"
+    codes: ClassVar[dict[str, str]] = {
+        "invalid": "Correct the fields that are named and send the request again.",
+        "not_found": "Check the address; the API is described at /docs.",
+        "method_not_allowed": "Use a method that this address offers; see /docs.",
+        "bad_cursor": "Take `next` of the previous page as it is, or start without a cursor.",
+        "too_large": "Send a smaller body, or raise the limit in the server's settings.",
+        "incomplete": "Send the whole body again.",
+        "unauthorized": "Send `Authorization: Bearer <key>` with a valid key.",
+        "key_reused": "Use a new Idempotency-Key for another request.",
+        "key_invalid": "Give an Idempotency-Key of 1 to 200 printable ASCII characters.",
+        "bad_range": "Ask for a range that begins inside the file.",
+    }
+
+
+class BadModel(UserError):
+    """A model cannot be found or made."""
+
+    area = "model"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft models list` to see the models.",
+        "exists": "Choose another name, or use the model that is there.",
+        "unknown_architecture": "Use an architecture of the zoo, or one of the allowed modules.",
+    }
+
+
+class BadVersion(UserError):
+    """A version cannot be found or made."""
+
+    area = "version"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft versions list` to see the versions of the model.",
+        "exists": "Nothing to do: the model already has these weights.",
+    }
+
+
+class BadDataset(UserError):
+    """A dataset cannot be opened or does not fit."""
+
+    area = "dataset"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft datasets list` to see the datasets, or check the path.",
+        "exists": "Choose another name, or use the dataset that is there.",
+        "not_allowed": "Put the data under one of WEFT_DATASET_ROOTS, or add their folder to it.",
+        "unreadable": "Check the data: a folder of images by class, an npz or a Parquet file.",
+        "bad_label": "Correct the labels: integers from 0 to the number of classes less one.",
+        "bad_image": "Repair or remove the image that is named.",
+        "empty": "Give a dataset that has at least one image.",
+    }
+
+
+class BadRefinement(UserError):
+    """A refinement cannot be found, made or changed."""
+
+    area = "refinement"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft refinements list` to see the refinements.",
+        "not_cancellable": "Nothing to do: the refinement has ended.",
+        "bad_recipe": "Correct the recipe; `docs/http-api.md` lists its fields.",
+        "no_architecture": "Create the model with an architecture: it cannot be trained without.",
+    }
+
+
+class BadUpdate(UserError):
+    """A stored update package cannot be found or built."""
+
+    area = "update"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft packages list` to see the packages.",
+        "other_model": "Choose a base and a target of the same model.",
+    }
+
+
+class BadRollout(UserError):
+    """A rollout cannot be found, made or changed."""
+
+    area = "rollout"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft rollouts list` to see the rollouts.",
+        "not_active": "Nothing to do: the rollout has ended.",
+    }
+
+
+class BadDevice(UserError):
+    """A device may not enrol, or says something that cannot be."""
+
+    area = "device"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft devices list` to see the devices.",
+        "enrolment_closed": "Set WEFT_ENROLMENT_TOKEN on the server.",
+        "bad_enrolment_token": "Use the enrolment token of this server.",
+        "unauthorized": "Enrol the device again.",
+        "counter_reused": "Send a report with a counter above the last one.",
+        "unknown_assignment": "Poll again and report on an assignment that is offered.",
+        "package_not_found": "Poll again; the package is not offered to this device any more.",
+    }
+
+
+class DatabaseError(OperationError):
+    """The database cannot be used."""
+
+    area = "database"
+    codes: ClassVar[dict[str, str]] = {
+        "no_space": "Free some space and try again; nothing was changed.",
+        "busy": "Try again; if it stays, look for another process that uses the database.",
+        "damaged": "Stop the server and restore a backup.",
+        "not_migrated": "Run `weft migrate`, or set WEFT_AUTO_MIGRATE=true.",
+        "in_use": "Stop the other server process: SQLite serves one at a time.",
+    }
+
+
+class BlobError(OperationError):
+    """The blob store does not hold what the database names."""
+
+    area = "blob"
+    codes: ClassVar[dict[str, str]] = {
+        "missing": "Restore the blob store from a backup of the same time as the database.",
+        "damaged": "Restore the file from a backup; the copy in the store is refused.",
+    }
+
+
+class ServerError(OperationError):
+    """Something inside the server failed."""
+
+    area = "service"
+    codes: ClassVar[dict[str, str]] = {
+        "internal": "Look for the request_id in the server's log, and report it.",
+        "interrupted": "Start it again; its work was cut off by a stop of the server.",
+        "worker_failed": "Look at the log in the job's folder, and report it.",
+    }

@@ -1,0 +1,129 @@
+"""What an operator can set, by environment variables with the prefix `WEFT_`.
+
+`WEFT_DATA_DIR=/srv/weft WEFT_PORT=9000 weft serve`. Lists are separated by commas.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import BadConfig
+
+GIB = 1024**3
+
+#: Secrets that stand in examples; refused where other machines can reach the server.
+PLACEHOLDERS = frozenset({"changeme", "change-me", "secret", "password", "weft", "admin", "demo"})
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The server's settings; every field is the environment variable `WEFT_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="WEFT_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path("var/server"), description="Database, blobs and jobs lie here.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder.")
+    auto_migrate: bool = Field(True, description="Bring the schema up to date at the start.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8300, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")
+    admin_key: SecretStr | None = Field(
+        None, description="Bearer key of /api/v1; required where the address is not loopback."
+    )
+    enrolment_token: SecretStr | None = Field(
+        None, description="What a new device must show; without it no device can enrol."
+    )
+    poll_interval: float = Field(
+        60.0, gt=0, le=86400, description="Seconds between two polls of a device."
+    )
+    poll_jitter: float = Field(
+        0.1, ge=0, le=0.5, description="Share of the interval by which it varies at random."
+    )
+    model_modules: Names = Field(
+        (), description="Modules whose factories may serve as architectures (`module:factory`)."
+    )
+    dataset_roots: Names = Field(
+        (), description="Path or URL prefixes under which datasets may lie; empty: none."
+    )
+    max_upload_bytes: int = Field(
+        8 * GIB, gt=0, description="Largest weights file that an upload may hold, in bytes."
+    )
+    max_body_bytes: int = Field(
+        4 * 1024**2, gt=0, description="Largest JSON body of a request, in bytes."
+    )
+
+    @field_validator("model_modules", "dataset_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("admin_key", "enrolment_token", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _guard_public_address(self) -> Settings:
+        if self.is_loopback:
+            return self
+        if self.admin_key is None:
+            raise ValueError(f"WEFT_ADMIN_KEY must be set to listen on {self.host}")
+        for name in ("admin_key", "enrolment_token"):
+            secret = getattr(self, name)
+            if secret is not None and secret.get_secret_value().lower() in PLACEHOLDERS:
+                raise ValueError(f"WEFT_{name.upper()} is a placeholder; choose a real secret")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        """The database URL in use."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'weft.db'}"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the embedded database is in use: then one server process at a time."""
+        return self.url.startswith("sqlite")
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Where the local store keeps weights and packages."""
+        return self.data_dir / "blobs"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Where each refinement has its folder."""
+        return self.data_dir / "jobs"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of the environment, with `overrides` on top.
+
+    Raises BadConfig `invalid`, naming each variable that is wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise BadConfig("invalid", "; ".join(map(_explain, error.errors()))) from error
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"WEFT_{where.upper()}: {text}" if where else text
