@@ -1,9 +1,9 @@
 """What a device and the server say to each other: the device plane `/device/v1`.
 
-    POST /device/v1/enrol            Enrolment -> 201 Enrolled          (enrolment token in the body)
-    GET  /device/v1/desired          -> 200 Desired, or 304             (bearer token, If-None-Match)
-    GET  /device/v1/packages/<sha256> -> 200 or 206 bytes               (bearer token, Range, If-Range)
-    POST /device/v1/reports          Report -> 200 {}                   (bearer token)
+    POST /device/v1/enrol             Enrolment -> 201 Enrolled   (enrolment token in the body)
+    GET  /device/v1/desired           -> 200 Desired, or 304      (bearer; If-None-Match)
+    GET  /device/v1/packages/<sha256> -> 200 or 206 bytes         (bearer; Range, If-Range)
+    POST /device/v1/reports           Report -> 200 {}            (bearer)
 
 Errors are `Problem` (RFC 9457, application/problem+json). The wire changes only by addition: each
 end ignores fields that it does not know, and never changes the meaning of those it does.
