@@ -15,7 +15,7 @@ RUN useradd --create-home weft && install -d -o weft /data
 USER weft
 WORKDIR /data
 ENV WEFT_DATA_DIR=/data WEFT_HOST=0.0.0.0
-EXPOSE 8000
+EXPOSE 8300
 CMD ["weft", "serve"]
 
 FROM base AS agent
