@@ -3,7 +3,7 @@
     models ─┬─ versions ─┬─ refinements (base -> target, on a dataset)
             │            ├─ packages    (base -> target, or full)
             │            └─ rollouts ──── assignments ─┐
-            └─ device_models ──────────── devices ─────┘
+               device_models ──────────── devices ─────┘
     events: what happened to any of them, append-only
 
 Digests are lower-case hex. Status strings are lower_snake text, never enum ordinals. Weights and
@@ -198,7 +198,7 @@ class Device(Base):
     __tablename__ = "devices"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    name: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(200))
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     generation: Mapped[int] = mapped_column(BigInteger, default=1)
     """Bumped by whatever changes the device's desired state; its ETag."""
@@ -213,21 +213,21 @@ class Device(Base):
 
 
 class DeviceModel(Base):
-    """What one device holds of one model, as far as it has said."""
+    """What one device holds of one model, as far as it has said.
+
+    By the model's name, not its id: a device may enrol before the model is registered.
+    """
 
     __tablename__ = "device_models"
 
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), primary_key=True, index=True)
+    model_name: Mapped[str] = mapped_column(String(100), primary_key=True, index=True)
     weights_digest: Mapped[str | None] = mapped_column(String(64))
-    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     slots: Mapped[list[str]] = mapped_column(default=list)
     state: Mapped[str] = mapped_column(String(20), default="idle")
     health: Mapped[str] = mapped_column(String(20), default="unverified")
 
     device: Mapped[Device] = relationship(back_populates="models")
-    model: Mapped[Model] = relationship()
-    version: Mapped[Version | None] = relationship()
 
 
 class Rollout(Base):

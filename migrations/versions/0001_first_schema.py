@@ -27,7 +27,7 @@ def upgrade() -> None:
     op.create_table(
         "devices",
         sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("report_counter", sa.BigInteger(), nullable=False),
@@ -90,6 +90,22 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_models_name")),
     )
     op.create_table(
+        "device_models",
+        sa.Column("device_id", sa.String(length=36), nullable=False),
+        sa.Column("model_name", sa.String(length=100), nullable=False),
+        sa.Column("weights_digest", sa.String(length=64), nullable=True),
+        sa.Column("slots", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("health", sa.String(length=20), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["device_id"], ["devices.id"], name=op.f("fk_device_models_device_id")
+        ),
+        sa.PrimaryKeyConstraint("device_id", "model_name", name=op.f("pk_device_models")),
+    )
+    op.create_index(
+        op.f("ix_device_models_model_name"), "device_models", ["model_name"], unique=False
+    )
+    op.create_table(
         "versions",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("model_id", sa.Integer(), nullable=False),
@@ -118,27 +134,6 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_versions_weights_digest"), "versions", ["weights_digest"], unique=False
     )
-    op.create_table(
-        "device_models",
-        sa.Column("device_id", sa.String(length=36), nullable=False),
-        sa.Column("model_id", sa.Integer(), nullable=False),
-        sa.Column("weights_digest", sa.String(length=64), nullable=True),
-        sa.Column("version_id", sa.Integer(), nullable=True),
-        sa.Column("slots", sa.JSON(), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("health", sa.String(length=20), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["device_id"], ["devices.id"], name=op.f("fk_device_models_device_id")
-        ),
-        sa.ForeignKeyConstraint(
-            ["model_id"], ["models.id"], name=op.f("fk_device_models_model_id")
-        ),
-        sa.ForeignKeyConstraint(
-            ["version_id"], ["versions.id"], name=op.f("fk_device_models_version_id")
-        ),
-        sa.PrimaryKeyConstraint("device_id", "model_id", name=op.f("pk_device_models")),
-    )
-    op.create_index(op.f("ix_device_models_model_id"), "device_models", ["model_id"], unique=False)
     op.create_table(
         "packages",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -282,10 +277,10 @@ def downgrade() -> None:
     op.drop_index("ix_packages_target_version_id_state", table_name="packages")
     op.drop_index(op.f("ix_packages_model_id"), table_name="packages")
     op.drop_table("packages")
-    op.drop_index(op.f("ix_device_models_model_id"), table_name="device_models")
-    op.drop_table("device_models")
     op.drop_index(op.f("ix_versions_weights_digest"), table_name="versions")
     op.drop_table("versions")
+    op.drop_index(op.f("ix_device_models_model_name"), table_name="device_models")
+    op.drop_table("device_models")
     op.drop_table("models")
     op.drop_table("idempotency_keys")
     op.drop_index(op.f("ix_events_version_id"), table_name="events")
