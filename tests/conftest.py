@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("weft")
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - for libraries that draw from the global generator
+    np.random.seed(0)  # for libraries that draw from the global generator
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
 

@@ -35,9 +35,9 @@ def decoded_digest(folder: Path, name: str) -> str:
     """Decode `NAME.weft` over `NAME.base.safetensors`, where there is one; the digest in hex."""
     base_path = folder / f"{name}.base.safetensors"
     base = WeightsReader(base_path) if base_path.exists() else nullcontext()
-    with base as reader, PackageReader(folder / f"{name}.weft") as package:
-        with tempfile.TemporaryFile() as file:
-            return decode(reader, package, file).hex()
+    update = PackageReader(folder / f"{name}.weft")
+    with base as reader, update as package, tempfile.TemporaryFile() as file:
+        return decode(reader, package, file).hex()
 
 
 def main(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""The wheel, built and installed outside the checkout, with the dependencies of this environment."""
+"""The wheel, built and installed outside the checkout, beside this environment's dependencies."""
 
 from __future__ import annotations
 
