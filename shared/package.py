@@ -42,6 +42,7 @@ from shared.tensors import MAX_DIMENSIONS, STORAGE, Schema, TensorSpec, schema_o
 FORMAT = 1
 MAX_HEADER_BYTES = 4096
 MAX_CONTROL_BYTES = 16 * 1024 * 1024
+MAX_RESULT_BYTES = 1 << 36
 DIGEST_BYTES = 32
 
 _HAS_BASE, _HAS_SCHEMA = 1, 2
@@ -216,6 +217,9 @@ class PackageReader:
             raise BadPackage(
                 "wrong_schema", f"{len(self._plan_bytes)} plans for {len(schema)} tensors"
             )
+        result_bytes = sum(spec.nbytes for spec in schema.values())
+        if result_bytes > MAX_RESULT_BYTES:
+            raise BadPackage("too_large", f"the new weights would take {result_bytes} bytes")
         return schema
 
     def plans(self, direct_steps: int, factor_steps: int) -> list[TensorPlan]:
@@ -407,10 +411,7 @@ def _unpack_spec(cursor: Cursor) -> TensorSpec:
     name, dtype, dimensions = cursor.text(), cursor.text(), cursor.varint()
     if dtype not in STORAGE or dimensions > MAX_DIMENSIONS:
         raise BadPackage("unknown_format", f"tensor {name!r} has dtype {dtype!r}")
-    spec = TensorSpec(name, dtype, tuple(cursor.varint() for _ in range(dimensions)))
-    if spec.nbytes >= 1 << 40:
-        raise BadPackage("too_large", f"tensor {name!r} has {spec.nbytes} bytes")
-    return spec
+    return TensorSpec(name, dtype, tuple(cursor.varint() for _ in range(dimensions)))
 
 
 def _container(header: PackageHeader, payload_bytes: int) -> bytes:

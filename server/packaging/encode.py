@@ -1,0 +1,303 @@
+"""Base and new weights -> an update package.
+
+Two ways lead here. `build_package` starts from two weights files and fits the method's parameters
+to their difference. A refinement has parameters already: `code_matrices` codes them, the caller
+re-estimates BatchNorm on what they decode to, and `finish` adds all the other tensors. Either way
+the package is decoded again by the device's own loop before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server.packaging import gate
+from server.packaging.sent import UNCHANGED, Sent, is_same, send_elements, send_lossless, send_raw
+from shared import coding, methods
+from shared.decode import decode, reconstitute
+from shared.errors import BadMethod, BadWeights, NotReproducible
+from shared.methods.base import Code, FactorisingMethod, LossyMethod, Options, Parameters, Tensor
+from shared.package import (
+    DIGEST_BYTES,
+    FORMAT,
+    MethodHeader,
+    PackageHeader,
+    PackageReader,
+    PackageWriter,
+    Plan,
+    TensorPlan,
+)
+from shared.svd import Matrix
+from shared.tensors import Array, Schema, TensorSpec, WeightsReader, to_float64
+
+_CAUTION = 4.0
+_BATCH_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """How one tensor is sent: plan, number of symbols, the gate's disagreement in steps."""
+
+    plan: str
+    symbols: int
+    disagreement: float | None
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What was built. Sizes in bytes, digests in hex; the count is the paper's."""
+
+    path: Path
+    size: int
+    container_bytes: int
+    sha256: str
+    base_digest: str | None
+    result_digest: str
+    learnable_count: int
+    tensors: dict[str, TensorReport]
+
+
+class Coded:
+    """Tensors of a base, coded so far; the rest stays as it is."""
+
+    def __init__(self, base: WeightsReader, method: LossyMethod, options: Any) -> None:
+        self.base, self.method, self.options = base, method, options
+        self.sent: dict[str, Sent] = {}
+
+    def weights(self, name: str) -> Matrix:
+        """The base's tensor as the paper's matrix (o, i)."""
+        spec = self.base.schema[name]
+        return to_float64(self.base.read(name), spec.dtype).reshape(spec.matrix)
+
+    def add(self, name: str, parameters: Parameters) -> None:
+        """Code one matrix by its parameters, or directly where the method has nothing to offer."""
+        spec, W = self.base.schema[name], self.weights(name)
+        self.sent[name] = self._factors(spec, W, parameters) or self._directly(spec, W, parameters)
+
+    def _directly(self, spec: TensorSpec, W: Matrix, parameters: Parameters) -> Sent:
+        new = W + self.method.effect(W, parameters, spec.name, self.options)
+        return send_elements(self.base, spec, new.reshape(spec.shape), self.options.bits)
+
+    def _factors(self, spec: TensorSpec, W: Matrix, parameters: Parameters) -> Sent | None:
+        """None where `direct` is as small, or the only way that every device decodes alike."""
+        count = self.method.count(*spec.matrix, self.options)
+        if count >= spec.size or isinstance(self.method, methods.Direct):
+            return None
+        for caution in (1.0, _CAUTION):
+            try:
+                code = self.method.code(W, parameters, spec.name, self.options, caution)
+                return self._judged(spec, W, code, count)
+            except NotReproducible:
+                continue
+            except BadMethod:
+                return None
+        return None
+
+    def _judged(self, spec: TensorSpec, W: Matrix, code: Code, count: int) -> Sent:
+        if self.method.keeps_base and not any(s.any() for s in code.symbols):
+            return UNCHANGED
+        plan = TensorPlan(Plan.FACTORS, code.steps, code.params)
+        if not isinstance(self.method, FactorisingMethod):
+            return Sent(plan, code.symbols, count=count)
+        o, i = spec.matrix
+        tensor = Tensor(spec.name, o, i, self.options, code.steps, lambda: W, code.params)
+        shapes = self.method.layout(tensor)
+        arrays = [s.reshape(shape) * 1.0 for s, shape in zip(code.symbols, shapes, strict=True)]
+        verdict = gate.judge(self.method, W, tensor, arrays)
+        plan = TensorPlan(Plan.FACTORS, code.steps, code.params, verdict.guard)
+        return Sent(plan, code.symbols, count=count, disagreement=verdict.disagreement)
+
+    def decoded(self) -> dict[str, Array]:
+        """The coded tensors as a device would hold them, by name, in storage form."""
+        with tempfile.TemporaryDirectory() as scratch:
+            draft, out = Path(scratch) / "draft", Path(scratch) / "weights"
+            header = _header(self.method, self.options, "")
+            _write(header, self.base, self.base.schema, self.sent, draft, bytes(DIGEST_BYTES))
+            with PackageReader(draft) as package, out.open("w+b") as file:
+                reconstitute(self.base, package, file)
+            with WeightsReader(out) as weights:
+                return {name: weights.read(name) for name in self.sent}
+
+
+def code_matrices(
+    base: WeightsReader,
+    parameters: Mapping[str, Parameters],
+    method: LossyMethod,
+    options: Options,
+) -> Coded:
+    """Code the matrices for which `parameters` (by tensor name) are given."""
+    coded = Coded(base, method, options)
+    for name, values in parameters.items():
+        coded.add(name, values)
+    return coded
+
+
+def finish(
+    coded: Coded,
+    others: Mapping[str, Array],
+    output: Path,
+    model: str,
+    schema: Schema | None = None,
+    decoded: Path | None = None,
+) -> BuildReport:
+    """Add the tensors that are not coded yet, write the package, and decode it.
+
+    `others` holds new values by name in the tensor's shape: real numbers, or the storage form for
+    dtypes that are not floats. A tensor in neither stays as it is. `schema` is that of the result,
+    the base's by default. The decoded weights are kept in `decoded` where it is given. Raises
+    BadWeights.
+    """
+    target = coded.base.schema if schema is None else schema
+    sent = dict(coded.sent)
+    for name, values in others.items():
+        if name not in sent:
+            sent[name] = send_elements(coded.base, target[name], values, coded.options.bits)
+    header = _header(coded.method, coded.options, model)
+    return _finish(header, coded.base, target, sent, output, decoded)
+
+
+def build_package(
+    base: Path | None,
+    target: Path,
+    method: str,
+    options: dict[str, Any],
+    output: Path,
+    model: str = "",
+    decoded: Path | None = None,
+) -> BuildReport:
+    """Fit a method to two weights files and write the package.
+
+    `base` is not needed for `full`. Raises BadMethod, BadWeights.
+    """
+    chosen = methods.get(method)
+    parsed = methods.options(chosen, options)
+    with contextlib.ExitStack() as files:
+        new = files.enter_context(WeightsReader(target))
+        old = files.enter_context(WeightsReader(base)) if base and chosen.needs_base else None
+        if old is None and chosen.needs_base:
+            raise BadMethod("not_applicable", f"{chosen.id} needs a base to start from")
+        if isinstance(chosen, LossyMethod):
+            assert old is not None
+            sent = _fit(old, new, chosen, parsed)
+        else:
+            sent = {name: send_lossless(old, new, spec) for name, spec in new.schema.items()}
+        return _finish(_header(chosen, parsed, model), old, new.schema, sent, output, decoded)
+
+
+def _fit(
+    base: WeightsReader, new: WeightsReader, method: LossyMethod, options: Any
+) -> dict[str, Sent]:
+    """Code every tensor of `new` by fitting the method to it."""
+    coded = Coded(base, method, options)
+    for name, spec in new.schema.items():
+        same = base.schema.get(name) == spec
+        if same and (name.endswith(_BATCH_COUNTER) or is_same(base, new, name)):
+            coded.sent[name] = UNCHANGED  # the counter says how long training was; no result needs it
+            continue
+        target = new.read(name)
+        if not spec.is_float or _is_buffer(base, spec, target):
+            coded.sent[name] = send_raw(spec, target)
+            continue
+        values = to_float64(target, spec.dtype)
+        if not np.isfinite(values).all():
+            raise BadWeights("not_finite", f"{name!r} holds NaN or infinite values")
+        if same and len(spec.shape) > 1:
+            goal = values.reshape(spec.matrix)
+            W = coded.weights(name)
+            coded.add(name, _fitted(method, W, goal, name, options))
+        else:
+            coded.sent[name] = send_elements(base, spec, values, options.bits)
+    return coded.sent
+
+
+def _fitted(
+    method: LossyMethod, W: Matrix, goal: Matrix, name: str, options: Any
+) -> Parameters:
+    """The method's parameters, or the plain change where it has none for this matrix."""
+    try:
+        return method.fit(W, goal, name, options)
+    except BadMethod:
+        return methods.Direct().fit(W, goal, name, options)
+
+
+def _is_buffer(base: WeightsReader, spec: TensorSpec, target: Array) -> bool:
+    """Whether old or new values are infinite, as in attention masks; never NaN."""
+    values = [to_float64(target, spec.dtype)]
+    if base.schema.get(spec.name) == spec:
+        values.append(to_float64(base.read(spec.name), spec.dtype))
+    return any(np.isinf(v).any() and not np.isnan(v).any() for v in values)
+
+
+def _header(method: methods.Method, options: Options, model: str) -> PackageHeader:
+    return PackageHeader(
+        format=FORMAT,
+        model=model,
+        method=MethodHeader(id=method.id, version=method.version, options=options.model_dump()),
+        coder=coding.DEFAULT_CODER,
+        tool=f"weft {version('weft')}",
+    )
+
+
+def _finish(
+    header: PackageHeader,
+    base: WeightsReader | None,
+    target: Schema,
+    sent: Mapping[str, Sent],
+    output: Path,
+    decoded: Path | None,
+) -> BuildReport:
+    """Write the package twice: to learn the digest of its result, and with it; then decode it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = decoded or Path(scratch) / "weights"
+        draft = Path(scratch) / "draft"
+        _write(header, base, target, sent, draft, bytes(DIGEST_BYTES))
+        with PackageReader(draft) as package, out.open("w+b") as file:
+            digest = reconstitute(base, package, file)
+        _write(header, base, target, sent, output, digest)
+        with PackageReader(output) as package, out.open("w+b") as file:
+            decode(base, package, file)
+            size, container = package.size, package.container_bytes
+            base_digest = package.base_digest
+    return BuildReport(
+        path=output,
+        size=size,
+        container_bytes=container,
+        sha256=hashlib.sha256(output.read_bytes()).hexdigest(),
+        base_digest=base_digest.hex() if base_digest else None,
+        result_digest=digest.hex(),
+        learnable_count=sum(s.count for s in sent.values()),
+        tensors={name: _report(sent.get(name, UNCHANGED)) for name in target},
+    )
+
+
+def _write(
+    header: PackageHeader,
+    base: WeightsReader | None,
+    target: Schema,
+    sent: Mapping[str, Sent],
+    output: Path,
+    result_digest: bytes,
+) -> None:
+    with tempfile.TemporaryFile() as stream, output.open("wb") as file:
+        writer = PackageWriter(
+            header, base.schema if base else None, target, base.digest() if base else None, stream
+        )
+        for name in target:
+            part = sent.get(name, UNCHANGED)
+            writer.add(part.plan, part.symbols)
+            for chunk in part.chunks() if part.chunks else ():
+                writer.add_bytes(coding.shuffle(chunk))
+        writer.write(file, result_digest)
+
+
+def _report(sent: Sent) -> TensorReport:
+    symbols = sum(s.size for s in sent.symbols)
+    return TensorReport(sent.plan.plan.name.lower(), symbols, sent.disagreement)

@@ -1,0 +1,199 @@
+"""Base + package -> new weights: the one loop that server and agent both run.
+
+Tensor by tensor, in name order, in bounded memory. The steps:
+
+    1. the base is the one that the package starts from, or nothing is done;
+    2. plans and target schema fit each other and the base;
+    3. each tensor is made and written;
+    4. nothing is left over in the package;
+    5. the digest of what was written is the one that the package promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from shared import coding, methods
+from shared.errors import BadPackage, BadResult
+from shared.grid import add
+from shared.methods.base import LossyMethod, Tensor
+from shared.package import PackageReader, Plan, TensorPlan
+from shared.svd import Matrix
+from shared.tensors import (
+    CHUNK_ELEMENTS,
+    STORAGE,
+    Array,
+    TensorSpec,
+    WeightsDigest,
+    WeightsReader,
+    WeightsWriter,
+    to_float64,
+)
+
+VARIANCE_SUFFIX = "running_var"
+
+
+def decode(base: WeightsReader | None, package: PackageReader, file: BinaryIO) -> bytes:
+    """Write the new weights into `file` (opened w+b, empty) and return their digest.
+
+    Raises BadPackage before anything is written where base and package do not fit, and during the
+    work where the package is damaged; BadResult where the result is not the promised one. The
+    caller writes to a temporary file, removes it after an error, and makes it durable.
+    """
+    result = reconstitute(base, package, file)
+    # 5. The promise.
+    if result != package.result_digest:
+        promised = package.result_digest.hex()
+        raise BadResult("mismatch", f"decoded {result.hex()}, the package promises {promised}")
+    return result
+
+
+def reconstitute(base: WeightsReader | None, package: PackageReader, file: BinaryIO) -> bytes:
+    """As `decode`, but the promised digest is not checked: for the server, which makes it."""
+    # 1. The base.
+    check_base(base, package)
+    # 2. Plans and schema.
+    work = _Work(base, package)
+    writer = WeightsWriter(file, work.target, {"weft_model": package.header.model})
+    digest = WeightsDigest()
+    # 3. Each tensor.
+    for spec, plan in zip(work.target.values(), work.plans, strict=True):
+        digest.start(spec)
+        for chunk in work.chunks(spec, plan):
+            writer.write(spec.name, chunk)
+            digest.update(chunk)
+    # 4. Nothing left over.
+    work.finish()
+    return digest.digest()
+
+
+def check_base(base: WeightsReader | None, package: PackageReader) -> None:
+    """Raise BadPackage where `base` is not what the package starts from."""
+    if package.base_digest is None:
+        return
+    if base is None:
+        raise BadPackage("wrong_base", "the package needs the weights that it starts from")
+    held = base.digest()
+    if held != package.base_digest:
+        wanted = package.base_digest.hex()
+        raise BadPackage("wrong_base", f"the package starts from {wanted}, not from {held.hex()}")
+
+
+class _Work:
+    """A decoding under way: where symbols, bytes and old elements come from."""
+
+    def __init__(self, base: WeightsReader | None, package: PackageReader) -> None:
+        self._base = base if package.base_digest is not None else None
+        self._method, self._options = methods.of_package(package.header.method)
+        self.target = package.target_schema(self._base.schema if self._base else None)
+        factor_steps = self._method.steps if isinstance(self._method, LossyMethod) else 0
+        self.plans = package.plans(methods.Direct.steps, factor_steps)
+        self._symbols = package.symbols() if package.has_symbols else None
+        self._bytes = package.bytes() if package.has_bytes else None
+        for spec, plan in zip(self.target.values(), self.plans, strict=True):
+            self._check(spec, plan.plan)
+
+    def _check(self, spec: TensorSpec, plan: Plan) -> None:
+        """Only `direct` and `raw` can make a tensor that the base does not have in this form."""
+        if plan in (Plan.UNCHANGED, Plan.XOR, Plan.FACTORS) and self._old(spec.name) != spec:
+            raise BadPackage("wrong_schema", f"{spec.name!r} is not in the base as it should be")
+        lossy = plan in (Plan.DIRECT, Plan.FACTORS)
+        if lossy and (self._symbols is None or not spec.is_float):
+            raise BadPackage("malformed", f"{spec.name!r} cannot be sent as symbols")
+        if plan is Plan.FACTORS and not isinstance(self._method, LossyMethod):
+            raise BadPackage("malformed", f"{self._method.id} has no factors")
+        if plan in (Plan.RAW, Plan.XOR) and self._bytes is None and spec.size:
+            raise BadPackage("malformed", f"{spec.name!r} should come as bytes, and none are there")
+
+    def _old(self, name: str) -> TensorSpec | None:
+        return self._base.schema.get(name) if self._base else None
+
+    def chunks(self, spec: TensorSpec, plan: TensorPlan) -> Iterator[Array]:
+        """The new tensor, flat, piece by piece."""
+        made = self._lossy(spec, plan) if plan.steps else self._lossless(spec, plan.plan)
+        for chunk in made:
+            if spec.name.endswith(VARIANCE_SUFFIX) and spec.is_float:
+                check_variance(spec, chunk)
+            yield chunk
+
+    def _lossless(self, spec: TensorSpec, plan: Plan) -> Iterator[Array]:
+        itemsize = STORAGE[spec.dtype].itemsize
+        for start in range(0, spec.size, CHUNK_ELEMENTS):
+            stop = min(start + CHUNK_ELEMENTS, spec.size)
+            if plan is Plan.UNCHANGED:
+                yield self._old_elements(spec, start, stop)
+                continue
+            assert self._bytes is not None
+            sent = coding.unshuffle(self._bytes.read((stop - start) * itemsize), spec)
+            if plan is Plan.XOR:
+                sent = coding.xor(self._old_elements(spec, start, stop), sent)
+            yield sent
+
+    def _lossy(self, spec: TensorSpec, plan: TensorPlan) -> Iterator[Array]:
+        assert self._symbols is not None
+        direct = plan.plan is Plan.DIRECT
+        method: Any = methods.METHODS[methods.Direct.id] if direct else self._method
+        o, i = spec.matrix
+        tensor = Tensor(
+            name=spec.name,
+            o=o,
+            i=i,
+            options=self._options,
+            steps=plan.steps,
+            weights=lambda: self._matrix(spec),
+            params=plan.params,
+            guard=plan.guard,
+        )
+        start = self._start(spec, method.from_zero)
+        done = 0
+        for q in method.chunks(tensor, self._symbols):
+            yield add(start(done, done + q.size), spec.dtype, q, plan.steps[-1])
+            done += q.size
+
+    def _start(self, spec: TensorSpec, from_zero: bool) -> Callable[[int, int], Array]:
+        """What the change is added to: zeros, the old elements, or both for a new shape."""
+        if from_zero:
+            return lambda begin, end: np.zeros(end - begin, STORAGE[spec.dtype])
+        if self._old(spec.name) == spec:
+            return lambda begin, end: self._old_elements(spec, begin, end)
+        padded = overlap(self._base, spec).reshape(-1)
+        return lambda begin, end: padded[begin:end]
+
+    def _old_elements(self, spec: TensorSpec, start: int, stop: int) -> Array:
+        assert self._base is not None
+        return self._base.read(spec.name, start, stop).reshape(-1)
+
+    def _matrix(self, spec: TensorSpec) -> Matrix:
+        """The old tensor as a float64 matrix, filled chunk by chunk to spare memory."""
+        assert self._base is not None
+        out = np.empty(spec.size)
+        done = 0
+        for chunk in self._base.chunks(spec.name):
+            out[done : done + chunk.size] = to_float64(chunk, spec.dtype)
+            done += chunk.size
+        return out.reshape(spec.matrix)
+
+    def finish(self) -> None:
+        """Raise BadPackage where coded data are left."""
+        for source in (self._symbols, self._bytes):
+            if source is not None:
+                source.finish()
+
+
+def overlap(base: WeightsReader | None, spec: TensorSpec) -> Array:
+    """Zeros in the shape of `spec`, with the base's elements where old and new indices overlap."""
+    out = np.zeros(spec.shape, STORAGE[spec.dtype])
+    old = base.schema.get(spec.name) if base else None
+    if base and old and old.dtype == spec.dtype and len(old.shape) == len(spec.shape):
+        common = tuple(slice(min(a, b)) for a, b in zip(old.shape, spec.shape, strict=True))
+        out[common] = base.read(old.name)[common]
+    return out
+
+
+def check_variance(spec: TensorSpec, chunk: Array) -> None:
+    """Raise BadResult where a running variance is not positive."""
+    if not (to_float64(chunk, spec.dtype) > 0).all():
+        raise BadResult("bad_variance", f"{spec.name!r} would hold a variance that is not positive")

@@ -1,0 +1,196 @@
+"""What a method of update compression is.
+
+A method says how one weight matrix `W` (o x i, the tensor as shape[0] x the rest) changes. It is a
+module of this package that defines one subclass of `LossyMethod` and is listed once, in
+`shared.methods.METHODS`. What it provides:
+
+* `count`: learnable parameters, as the paper counts them;
+* `prepare`: what stays frozen, for training (the server's half is `server/refine/reparam/`);
+* `fit`: the method's parameters that bring `W` closest to given weights, without training;
+* `code`: parameters -> integer symbols, steps and a few bytes (server);
+* `chunks`: those -> the integer change `q`, piece by piece in row-major order (device and server).
+
+`code` and `chunks` are the two ends of the wire. `chunks` may compute with real numbers only where
+it snaps them (`FactorisingMethod`); it takes no discrete decision from a computed float. A change
+in what `chunks` computes is a new `version`, and the old one stays decodable.
+
+Parameters are float64 arrays by name; each method's docstring gives names and shapes.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared import svd
+from shared.coding import SymbolSource
+from shared.errors import BadPackage
+from shared.grid import Q_LIMIT, Guard, Step, snap, step_at_least
+from shared.svd import Lapack, Matrix
+from shared.tensors import CHUNK_ELEMENTS
+
+Parameters: TypeAlias = Mapping[str, Matrix]
+Symbols: TypeAlias = NDArray[np.int64]
+
+#: A snapped change is this much finer than the weights' spread: accuracy cannot feel it, and it is
+#: far above what two float64 computations disagree by.
+SNAP_FRACTION = 4096
+
+_EXACT_PRODUCTS = 1 << 53
+
+
+class Options(BaseModel):
+    """Options of a method; they travel in the package's header."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LossyOptions(Options):
+    """Options that every lossy method has."""
+
+    bits: int = Field(default=8, ge=2, le=16, description="bits of a symbol before coding")
+
+
+class RankOptions(LossyOptions):
+    """Options of the methods with a rank."""
+
+    rank: int = Field(ge=1, le=65535, description="rank of the learnable factors")
+
+
+@dataclass(frozen=True)
+class Code:
+    """One matrix, coded: what the package holds of it."""
+
+    symbols: list[Symbols]
+    steps: tuple[Step, ...]
+    params: bytes = b""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One matrix, as a decoder meets it."""
+
+    name: str
+    o: int
+    i: int
+    options: Any
+    steps: tuple[Step, ...]
+    weights: Callable[[], Matrix]
+    params: bytes = b""
+    guard: Guard = field(default_factory=Guard)
+
+
+class Method(abc.ABC):
+    """The root of all methods."""
+
+    id: ClassVar[str]
+    version: ClassVar[int] = 1
+    summary: ClassVar[str]
+    needs_base: ClassVar[bool] = True
+    Options: ClassVar[type[Options]] = Options
+
+
+class LossyMethod(Method):
+    """A method that sends a change on a grid."""
+
+    steps: ClassVar[int] = 1
+    #: The change is added to zeros: the old weights play no part.
+    from_zero: ClassVar[bool] = False
+    #: Parameters of zero leave the weights as they are.
+    keeps_base: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def count(self, o: int, i: int, options: Any) -> int:
+        """Learnable parameters of one o x i matrix."""
+
+    @abc.abstractmethod
+    def prepare(self, W: Matrix, name: str, options: Any) -> dict[str, Any]:
+        """What stays frozen while the parameters are trained; see the method."""
+
+    @abc.abstractmethod
+    def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
+        """The parameters that bring `W` closest to `target`, in least squares."""
+
+    @abc.abstractmethod
+    def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
+        """New weights less old, (o, i), by real arithmetic: what `code` and `chunks` approximate."""
+
+    @abc.abstractmethod
+    def code(
+        self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
+    ) -> Code:
+        """Quantise the parameters.
+
+        `caution` widens the clusters of equal singular values where the gate asks for it. Raises
+        BadMethod `method.not_applicable` where this matrix cannot be sent so.
+        """
+
+    @abc.abstractmethod
+    def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
+        """The change `q` in consecutive flat pieces; the last step of the tensor is their unit."""
+
+
+class FactorisingMethod(LossyMethod):
+    """A method whose change is real-valued, because it uses a factorisation of `W`."""
+
+    @abc.abstractmethod
+    def layout(self, tensor: Tensor) -> list[tuple[int, int]]:
+        """Shapes of the symbol arrays, in the order in which they are sent."""
+
+    @abc.abstractmethod
+    def change(
+        self, W: Matrix, tensor: Tensor, symbols: list[Matrix], lapack: Lapack = svd.NUMPY
+    ) -> Iterator[Matrix]:
+        """The real-valued change (o, i) as consecutive blocks of rows."""
+
+    def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
+        """See LossyMethod: the change, snapped."""
+        arrays = [
+            read(symbols, rows * columns, tensor.options.bits).reshape(rows, columns) * 1.0
+            for rows, columns in self.layout(tensor)
+        ]
+        done = 0
+        for block in self.change(tensor.weights(), tensor, arrays):
+            yield snap(block.reshape(-1), tensor.steps[-1], tensor.guard, done)
+            done += block.size
+
+
+def read(symbols: SymbolSource, count: int, bits: int) -> Symbols:
+    """The next `count` symbols, each within its bits; raises BadPackage."""
+    values = symbols.read(count)
+    top = (1 << (bits - 1)) - 1
+    if values.size and max(-int(values.min()), int(values.max())) > top:
+        raise BadPackage("malformed", f"a symbol does not fit into {bits} bits")
+    return values
+
+
+def product_rows(A: Matrix, B: Matrix) -> Iterator[Matrix]:
+    """`A B` for integer-valued `A` (o, n) and `B` (n, i), exactly, as blocks of rows.
+
+    Float64 sums of integer products are exact in any order below 2^53; raises BadPackage beyond.
+    """
+    bound = float(np.abs(A).max(initial=0.0) * np.abs(B).max(initial=0.0) * max(B.shape[0], 1))
+    if bound >= _EXACT_PRODUCTS:
+        raise BadPackage("malformed", "a product of factors is not exact")
+    for rows in row_blocks(A.shape[0], B.shape[1]):
+        yield A[rows] @ B
+
+
+def row_blocks(o: int, i: int) -> Iterator[slice]:
+    """Rows in blocks of about CHUNK_ELEMENTS elements."""
+    height = max(1, CHUNK_ELEMENTS // max(i, 1))
+    for start in range(0, o, height):
+        yield slice(start, min(start + height, o))
+
+
+def snap_step(W: Matrix, change: Matrix) -> Step:
+    """The grid for a real-valued change: min(std(old), std(new)) / 4096, raised until q fits."""
+    spread = min(float(W.std()), float((W + change).std()))
+    largest = float(np.abs(change).max(initial=0.0))
+    return step_at_least(max(spread / SNAP_FRACTION, largest / (Q_LIMIT // 2)))

@@ -1,0 +1,84 @@
+"""`lra`: low-rank approximation, `W <- L R` (Chen et al. 2022, eq. 5-8).
+
+The old weights are not reused, so nothing is factorised on the device: `L R` is a product of
+integers times a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from shared.coding import SymbolSource
+from shared.grid import MAX_FACTOR_K, quantise
+from shared.methods.base import (
+    Code,
+    LossyMethod,
+    Parameters,
+    RankOptions,
+    Symbols,
+    Tensor,
+    product_rows,
+    read,
+)
+from shared.svd import Matrix
+
+
+class LowRankApproximation(LossyMethod):
+    """Parameters: `L` (o, r), `R` (r, i), r at most min(o, i). Nothing is frozen."""
+
+    id = "lra"
+    summary = "both factors of a low-rank approximation; the old weights are dropped"
+    Options = RankOptions
+    from_zero = True
+    keeps_base = False
+
+    def count(self, o: int, i: int, options: RankOptions) -> int:
+        """r (o + i)."""
+        return min(options.rank, o, i) * (o + i)
+
+    def prepare(self, W: Matrix, name: str, options: RankOptions) -> dict[str, Any]:
+        """Where training starts: `L` = U diag(s), `R` = V^T, cut to rank r (eq. 6)."""
+        return truncate(W, options.rank)
+
+    def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
+        """The best approximation of rank r (Eckart-Young)."""
+        return truncate(target, options.rank)
+
+    def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
+        """`L R - W`."""
+        return parameters["L"] @ parameters["R"] - W
+
+    def code(
+        self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
+    ) -> Code:
+        """Balanced factors, one step each; the product of the two steps is the grid."""
+        return Code(*code_product(parameters["L"], parameters["R"], options.bits))
+
+    def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
+        """The product of the integers."""
+        bits, r = tensor.options.bits, min(tensor.options.rank, tensor.o, tensor.i)
+        L = read(symbols, tensor.o * r, bits).reshape(tensor.o, r) * 1.0
+        R = read(symbols, r * tensor.i, bits).reshape(r, tensor.i) * 1.0
+        for block in product_rows(L, R):
+            yield block.reshape(-1).astype(np.int64)
+
+
+def truncate(W: Matrix, rank: int) -> dict[str, Matrix]:
+    """The best rank-r factors of `W`: `L` (o, r) and `R` (r, i)."""
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    return {"L": U[:, :rank] * s[:rank], "R": Vt[:rank]}
+
+
+def code_product(L: Matrix, R: Matrix, bits: int) -> tuple[list[Symbols], tuple[Any, ...]]:
+    """Symbols of both factors of `L R`, and the one step of the product.
+
+    The factors are balanced first, so that an error in either weighs the same in the product.
+    """
+    U, s, Vt = np.linalg.svd(L @ R, full_matrices=False)
+    root = np.sqrt(s[: L.shape[1]])
+    a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
+    b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
+    return [a.reshape(-1), b.reshape(-1)], (step_a * step_b,)
