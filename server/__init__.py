@@ -8,10 +8,12 @@ program stops with a sentence instead of a traceback about a missing name.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
+from typing import NoReturn
 
 
-def _stop(code: str, found: str, todo: str) -> None:
+def _stop(code: str, found: str, todo: str) -> NoReturn:
     raise SystemExit(f"weft: {found} [{code}] {todo}")
 
 
@@ -25,18 +27,23 @@ def _check_surroundings() -> None:
             "Install Weft in an environment with Python 3.11 or later (devices may run 3.10).",
         )
     try:
-        found = importlib.import_module("shared.errors")
-        importlib.import_module("shared.tensors")
+        known = hasattr(importlib.import_module("shared.errors"), "WeftError")
     except ImportError:
-        found = None
-    if not hasattr(found, "WeftError"):
-        spec = importlib.util.find_spec("shared")
-        place = (spec.origin or list(spec.submodule_search_locations or [])) if spec else "nowhere"
+        known = False
+    if not known:
         _stop(
             "config.foreign_package",
-            f"the package `shared` found here ({place}) is not Weft's.",
+            f"the package `shared` found here ({_place('shared')}) is not Weft's.",
             "Install Weft in an environment without the other `shared` package.",
         )
+
+
+def _place(package: str) -> str:
+    """Where Python finds `package`."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return "nowhere"
+    return spec.origin or ", ".join(spec.submodule_search_locations or ())
 
 
 _check_surroundings()

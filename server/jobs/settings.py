@@ -1,0 +1,26 @@
+"""How refinements are run, by environment variables with the prefix `WEFT_JOBS_`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class JobSettings(BaseSettings):
+    """The queue's settings; every field is the environment variable `WEFT_JOBS_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="WEFT_JOBS_", extra="ignore", frozen=True)
+
+    at_once: int = Field(1, ge=1, le=64, description="Refinements that run at the same time.")
+    nice: int = Field(
+        10, ge=0, le=19, description="How far a refinement steps back for others; 19 is furthest."
+    )
+    grace: float = Field(
+        10.0, gt=0, le=600, description="Seconds that a cancelled refinement has to end by itself."
+    )
+    attempts: int = Field(
+        3, ge=1, le=20, description="How often a refinement is started before it counts as failed."
+    )
+    progress_interval: float = Field(
+        0.5, ge=0, le=60, description="Least seconds between two stored progress lines."
+    )
