@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from server.settings import Settings
+from pydantic_settings import BaseSettings
 
 ROW = re.compile(r"^\| `WEFT_[A-Z_]+` \|.*\|$", re.MULTILINE)
+
+
+def _settings(checkout: Path) -> Iterator[type[BaseSettings]]:
+    """The settings of the server, then those of its rooms: they live in modules `settings.py`."""
+    paths = sorted((checkout / "server").rglob("settings.py"), key=lambda path: len(path.parts))
+    for path in paths:
+        parts = path.relative_to(checkout).with_suffix("").parts
+        members = vars(importlib.import_module(".".join(parts))).values()
+        for member in members:
+            if isinstance(member, type) and issubclass(member, BaseSettings):
+                if member is not BaseSettings:
+                    yield member
 
 
 def _shown(default: object) -> str:
@@ -18,8 +32,10 @@ def _shown(default: object) -> str:
 
 def test_page_lists_exactly_the_settings(checkout: Path) -> None:
     expected = [
-        f"| `WEFT_{name.upper()}` | {_shown(field.default)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        f"| `{cls.model_config['env_prefix']}{name.upper()}` | {_shown(field.default)} "
+        f"| {field.description} |"
+        for cls in _settings(checkout)
+        for name, field in cls.model_fields.items()
     ]
     found = ROW.findall((checkout / "docs" / "settings.md").read_text(encoding="utf-8"))
     assert found == expected, "docs/settings.md should say:\n" + "\n".join(expected)
