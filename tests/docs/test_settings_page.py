@@ -18,10 +18,8 @@ def _settings(checkout: Path) -> Iterator[type[BaseSettings]]:
     for path in paths:
         parts = path.relative_to(checkout).with_suffix("").parts
         members = vars(importlib.import_module(".".join(parts))).values()
-        for member in members:
-            if isinstance(member, type) and issubclass(member, BaseSettings):
-                if member is not BaseSettings:
-                    yield member
+        classes = [member for member in members if isinstance(member, type)]
+        yield from (cls for cls in classes if cls in BaseSettings.__subclasses__())
 
 
 def _shown(default: object) -> str:
