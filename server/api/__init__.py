@@ -1,0 +1,1 @@
+"""The conventions of both HTTP planes: problems, request ids, paging, idempotency, ranges."""

@@ -1,0 +1,28 @@
+"""What routes ask for: the settings, the database, the blobs of the running app."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from server.settings import Settings
+from server.storage.base import BlobStore
+
+
+def _settings(request: Request) -> Settings:
+    return cast("Settings", request.app.state.settings)
+
+
+def _engine(request: Request) -> Engine:
+    return cast("Engine", request.app.state.engine)
+
+
+def _blobs(request: Request) -> BlobStore:
+    return cast("BlobStore", request.app.state.blobs)
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+EngineDep = Annotated[Engine, Depends(_engine)]
+BlobsDep = Annotated[BlobStore, Depends(_blobs)]

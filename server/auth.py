@@ -1,0 +1,89 @@
+"""Who may ask: operators on the management plane, devices on theirs.
+
+Without WEFT_ADMIN_KEY the management plane is open, and then only on loopback (the settings refuse
+another address). Even there a web page in a browser on this machine must not reach it: a foreign
+`Host` (DNS rebinding) or `Origin` (a form on another site) is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import select
+
+from server.api.context import EngineDep, SettingsDep
+from server.db import reading
+from server.errors import BadDevice, BadRequest
+from server.tables import Device
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+Credentials = HTTPAuthorizationCredentials | None
+
+admin_scheme = HTTPBearer(
+    auto_error=False, scheme_name="admin key", description="WEFT_ADMIN_KEY of the server."
+)
+device_scheme = HTTPBearer(
+    auto_error=False, scheme_name="device token", description="The token given at enrolment."
+)
+
+
+def new_token() -> str:
+    """A secret of 256 bits for a device."""
+    return secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> str:
+    """What is stored of a token; tokens are random, so a plain hash cannot be reversed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def same_secret(given: str, wanted: str) -> bool:
+    """Whether two secrets are equal, in a time that says nothing about where they differ."""
+    return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def require_operator(
+    request: Request,
+    settings: SettingsDep,
+    credentials: Annotated[Credentials, Security(admin_scheme)],
+) -> None:
+    """Let operators pass. Raises BadRequest `unauthorized` or `forbidden_origin`."""
+    if settings.admin_key is None:
+        _refuse_strangers(request)
+        return
+    wanted = settings.admin_key.get_secret_value()
+    if credentials is None or not same_secret(credentials.credentials, wanted):
+        raise BadRequest("unauthorized", "the management plane needs its key")
+
+
+def _refuse_strangers(request: Request) -> None:
+    host = request.headers.get("host", "")
+    origin = request.headers.get("origin")
+    if urlsplit(f"//{host}").hostname not in LOOPBACK_NAMES:
+        raise BadRequest("forbidden_origin", f"{host[:80]!r} is not this machine's loopback name")
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise BadRequest("forbidden_origin", f"a page of {origin[:80]!r} may not use this server")
+
+
+def require_device(
+    engine: EngineDep, credentials: Annotated[Credentials, Security(device_scheme)]
+) -> str:
+    """The id of the device whose token this is. Raises BadDevice `unauthorized`."""
+    if credentials is not None:
+        wanted = token_hash(credentials.credentials)
+        with reading(engine) as session:
+            found = session.scalar(select(Device.id).where(Device.token_hash == wanted))
+        if found is not None:
+            return found
+    raise BadDevice("unauthorized", "the token is missing or belongs to no device")
+
+
+Operator = Depends(require_operator)
+DeviceId = Annotated[str, Depends(require_device)]

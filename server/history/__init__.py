@@ -1,0 +1,1 @@
+"""What happened: append-only events, written with the change they tell of."""

@@ -1,0 +1,117 @@
+"""Receives a version: a stream of any size, to disk, checked, kept, numbered.
+
+1. refuse what can be refused by the request's head: unknown model, type, declared size, no space
+2. stream the body into an unfinished blob, never more than one piece in memory
+3. read it as safetensors: schema, values, weights digest
+4. keep the blob: from now on it survives a power cut
+5. number the version, in one transaction with its event and the idempotency key
+
+A failure before 4 leaves nothing behind; after 4 at most a blob that no row names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import Request, Response
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from server.api.files import MEDIA_TYPE
+from server.api.idempotency import Once
+from server.db import reading, writing
+from server.errors import BadRequest
+from server.registry.models import find_model, learnable_of
+from server.registry.schemas import VersionOut
+from server.registry.versions import add_version, check_schema, describe_version, find_version
+from server.registry.weights import Checked, check
+from server.storage.base import BlobStore, Incoming, Kept
+from server.tables import Model
+
+PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a request wants to upload: to which model, and how it stands to other versions."""
+
+    model: str
+    new_schema: bool = False
+    parent: int | None = None
+    max_bytes: int = 0
+
+
+async def receive_version(
+    request: Request, upload: Upload, engine: Engine, blobs: BlobStore, once: Once
+) -> Response:
+    """Run the steps above and answer with the version."""
+    expected = _declared(request, upload.max_bytes)  # 1
+    await run_in_threadpool(_look_up, engine, upload)
+    with blobs.receive(expected) as incoming:
+        await _stream(request, incoming, upload.max_bytes)  # 2
+        return await run_in_threadpool(_store, engine, upload, incoming, once)
+
+
+def _declared(request: Request, max_bytes: int) -> int:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != MEDIA_TYPE:
+        raise BadRequest("wrong_type", f"weights come as {MEDIA_TYPE}")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal():
+        raise BadRequest("invalid", "Content-Length is not a number")
+    if int(declared) > max_bytes:
+        raise BadRequest("too_large", f"the weights have {declared} bytes, above {max_bytes}")
+    return int(declared)
+
+
+def _look_up(engine: Engine, upload: Upload) -> Model:
+    with reading(engine) as session:
+        model = find_model(session, upload.model)
+        if upload.parent is not None:
+            find_version(session, model, upload.parent)
+        return model
+
+
+async def _stream(request: Request, incoming: Incoming, max_bytes: int) -> None:
+    piece = bytearray()
+    try:
+        async for data in request.stream():
+            piece += data
+            if incoming.size + len(piece) > max_bytes:
+                raise BadRequest("too_large", f"the weights have more than {max_bytes} bytes")
+            if len(piece) >= PIECE_BYTES:
+                await run_in_threadpool(incoming.write, bytes(piece))
+                piece.clear()
+    except ClientDisconnect as error:
+        raise BadRequest("incomplete", "the upload was cut off") from error
+    await run_in_threadpool(incoming.write, bytes(piece))
+
+
+def _store(engine: Engine, upload: Upload, incoming: Incoming, once: Once) -> Response:
+    incoming.finish()
+    model = _look_up(engine, upload)
+    checked = check_file(model, incoming.path)  # 3
+    check_schema(model, checked, upload.new_schema)
+    kept = incoming.keep()  # 4
+    return _number(engine, upload, checked, kept, once.with_body(kept.sha256))  # 5
+
+
+def check_file(model: Model, path: Path) -> Checked:
+    """What is known of the weights at `path` as a version of `model`. Raises BadWeights."""
+    return check(path, learnable_of(model), model.buffers)
+
+
+def _number(
+    engine: Engine, upload: Upload, checked: Checked, kept: Kept, once: Once
+) -> Response:
+    with writing(engine) as session:
+        model = find_model(session, upload.model)
+
+        def create() -> VersionOut:
+            check_schema(model, checked, upload.new_schema)  # another upload may have set it
+            parent = find_version(session, model, upload.parent) if upload.parent else None
+            version = add_version(session, model, checked, kept, "uploaded", parent)
+            return describe_version(session, version, model)
+
+        return once.answer(session, create)

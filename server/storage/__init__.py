@@ -1,0 +1,1 @@
+"""Where weights and packages lie: the BlobStore contract and its stores."""

@@ -1,0 +1,80 @@
+"""The contract of a blob store.
+
+A blob is an immutable file known by its SHA-256. A store promises:
+
+- `receive()` gives a `Blob` in the making. What is written to it is seen by nobody until `keep()`,
+  which makes it durable; leaving the block without `keep()` leaves nothing behind.
+- Keeping the same bytes twice is no error and stores them once.
+- `local(sha256)` gives a path to the whole blob on this machine, for as long as the block lasts.
+- `chunks` reads a part without the rest, in bounded memory.
+
+Raises NoSpace where bytes cannot be written, BlobError `missing` where a blob is not there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A blob that is in the store: SHA-256 in hex, size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class Incoming(ABC):
+    """A blob in the making, on this machine's disk."""
+
+    path: Path
+    size: int
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+
+    @abstractmethod
+    def finish(self) -> Kept:
+        """End writing; then `path` can be read and checked. Not in the store yet."""
+
+    @abstractmethod
+    def keep(self) -> Kept:
+        """Put it into the store, durably."""
+
+
+class BlobStore(ABC):
+    """A place for blobs; see the module's docstring for what it promises."""
+
+    @abstractmethod
+    def receive(self, expected: int = 0) -> AbstractContextManager[Incoming]:
+        """A new blob, to be written piece by piece; `expected` bytes, as far as is known."""
+
+    @abstractmethod
+    def local(self, sha256: str) -> AbstractContextManager[Path]:
+        """A path at which the blob can be read on this machine."""
+
+    @abstractmethod
+    def size(self, sha256: str) -> int:
+        """Bytes of the blob."""
+
+    @abstractmethod
+    def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Bytes `start:stop` of the blob, piece by piece."""
+
+    @abstractmethod
+    def delete(self, sha256: str) -> None:
+        """Remove the blob; no error where it is not there."""
+
+    def put(self, source: Path) -> Kept:
+        """Copy the file at `source` into the store."""
+        with self.receive() as incoming, source.open("rb") as file:
+            while data := file.read(CHUNK_BYTES):
+                incoming.write(data)
+            return incoming.keep()
