@@ -87,7 +87,7 @@ class ByteSink:
 
     def close(self) -> None:
         """End the stream; the file stays open."""
-        self._stream.close()
+        self._stream.close()  # type: ignore[no-untyped-call]
 
 
 class ZstdSymbols:

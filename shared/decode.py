@@ -11,15 +11,16 @@ Tensor by tensor, in name order, in bounded memory. The steps:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from shared import coding, methods
+from shared import coding, methods, prng
 from shared.errors import BadPackage, BadResult
-from shared.grid import add
-from shared.methods.base import LossyMethod, Tensor
+from shared.grid import Guard, Step, add, snap
+from shared.methods.base import LossyMethod, RankOptions, Tensor
 from shared.package import PackageReader, Plan, TensorPlan
 from shared.svd import Matrix
 from shared.tensors import (
@@ -34,6 +35,9 @@ from shared.tensors import (
 )
 
 VARIANCE_SUFFIX = "running_var"
+
+_KNOWN_KEY = 16
+_KNOWN_DIGEST = "7bb8420f7bfe0d3565c4fa3d98084b443345e3f3cd48f57ef6dba7f948ccb2ab"
 
 
 def decode(base: WeightsReader | None, package: PackageReader, file: BinaryIO) -> bytes:
@@ -87,7 +91,7 @@ class _Work:
 
     def __init__(self, base: WeightsReader | None, package: PackageReader) -> None:
         self._base = base if package.base_digest is not None else None
-        self._method, self._options = methods.of_package(package.header.method)
+        self._method, self._options = methods.of_package(package.header)
         self.target = package.target_schema(self._base.schema if self._base else None)
         factor_steps = self._method.steps if isinstance(self._method, LossyMethod) else 0
         self.plans = package.plans(methods.Direct.steps, factor_steps)
@@ -197,3 +201,23 @@ def check_variance(spec: TensorSpec, chunk: Array) -> None:
     """Raise BadResult where a running variance is not positive."""
     if not (to_float64(chunk, spec.dtype) > 0).all():
         raise BadResult("bad_variance", f"{spec.name!r} would hold a variance that is not positive")
+
+
+def known_answer() -> None:
+    """Decode a small change whose result is known; raises BadResult where this machine is off.
+
+    It finds a BLAS or LAPACK that computes wrongly, and a processor that flushes subnormal numbers
+    to zero. The matrix is made of integers and every change lies well inside its grid cell, so a
+    sound machine cannot fail.
+    """
+    W = (prng.words(_KNOWN_KEY, 0, 12 * 20) >> np.uint64(60)).reshape(12, 20).astype(np.float64)
+    symbols = [np.arange(12.0)[None], np.ones((12, 1)), -np.ones((1, 20))]
+    steps = (Step(1, 0), Step(1, -3), Step(1, -4))
+    tensor = Tensor("", 12, 20, RankOptions(rank=1), steps, lambda: W)
+    change = np.concatenate(list(methods.KnowledgeAugmentation().change(W, tensor, symbols)))
+    q = snap(change.reshape(-1), steps[-1], Guard())
+    tiny = np.array([(1 << 23) + 1], np.uint32).view(np.float32)  # 2^-126 + 2^-149
+    subnormal = add(tiny, "F32", np.array([-1]), Step(1, -126))
+    found = hashlib.sha256(q.astype("<i8").tobytes() + subnormal.tobytes()).hexdigest()
+    if found != _KNOWN_DIGEST:
+        raise BadResult("broken_arithmetic", "a decoding with a known result came out differently")

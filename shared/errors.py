@@ -72,7 +72,7 @@ class BadPackage(UserError):
     codes: ClassVar[dict[str, str]] = {
         "not_found": "Check the path.",
         "malformed": "Download or build the package again; this copy is damaged.",
-        "too_large": "Build a smaller package, or raise the reader's limit if you trust its source.",
+        "too_large": "Build a smaller package, or raise the limit if you trust its source.",
         "unknown_format": "Update Weft on this machine, or build the package in an older format.",
         "unknown_method": "Update Weft on this machine, or choose a method that it knows.",
         "unknown_coder": "Update Weft on this machine, or choose a coder that it knows.",

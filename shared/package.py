@@ -29,7 +29,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -58,22 +58,14 @@ class Plan(enum.IntEnum):
     XOR = 5  # the elements xor the old ones
 
 
-class MethodHeader(BaseModel):
-    """Which method made the package, with the options that the device needs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: str
-    version: int
-    options: dict[str, int | float | str] = Field(default_factory=dict)
-
-
 class PackageHeader(BaseModel):
-    """The JSON that every safetensors reader can show."""
+    """The JSON that every safetensors reader can show. Ids carry their version: `ka/1`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: int
     model: str
-    method: MethodHeader
+    method: str
+    options: dict[str, int | float | str] = Field(default_factory=dict)
     coder: str
     tool: str
 
@@ -189,11 +181,14 @@ class PackageReader:
 
     def symbols(self) -> coding.SymbolSource:
         """The coded symbols, from the first."""
-        return coding.coder(self.header.coder).source(_Window(self._fd, *self._symbols))
+        return coding.coder(self.header.coder).source(self._window(self._symbols))
 
     def bytes(self) -> coding.ByteSource:
         """The coded bytes, from the first."""
-        return coding.ByteSource(_Window(self._fd, *self._bytes))
+        return coding.ByteSource(self._window(self._bytes))
+
+    def _window(self, part: tuple[int, int]) -> BinaryIO:
+        return cast("BinaryIO", _Window(self._fd, *part))
 
     @property
     def has_symbols(self) -> bool:
@@ -207,8 +202,8 @@ class PackageReader:
 
     @property
     def container_bytes(self) -> int:
-        """Size of all that is neither symbols nor bytes."""
-        return self.size - self._symbols[1] - self._bytes[1]
+        """Size of what every package has: all but symbols, bytes, steps, parameters and guards."""
+        return self.size - self._symbols[1] - self._bytes[1] - len(self._records)
 
     def target_schema(self, base: Schema | None) -> dict[str, TensorSpec]:
         """The schema of the result, given the base's; raises BadPackage."""

@@ -51,7 +51,7 @@ class NumpyLapack:
 
     def triangle(self, a: Matrix) -> Matrix:
         """See Lapack."""
-        return np.linalg.qr(a, mode="r")
+        return np.asarray(np.linalg.qr(a, mode="r"), np.float64)
 
     def svd(self, a: Matrix) -> tuple[Matrix, NDArray[np.float64], Matrix]:
         """See Lapack."""
@@ -72,9 +72,7 @@ def short_side(W: Matrix, lapack: Lapack = NUMPY) -> tuple[Matrix, NDArray[np.fl
     return vt.T, s
 
 
-def spectral_operator(
-    vectors: Matrix, s: NDArray[np.float64], ds: NDArray[np.float64]
-) -> Matrix:
+def spectral_operator(vectors: Matrix, s: NDArray[np.float64], ds: NDArray[np.float64]) -> Matrix:
     """`P` (m, m) such that `P W` (o <= i) or `W P` is `U diag(ds) V^T`.
 
     Where ds is 0 nothing is divided: the server zeroes it at null singular values.

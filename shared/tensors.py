@@ -26,7 +26,7 @@ from shared.errors import BadWeights
 
 Array: TypeAlias = NDArray[Any]
 
-#: safetensors dtype -> numpy storage dtype. FP8 is carried as bytes: Weft moves it, never adds to it.
+#: safetensors dtype -> numpy storage dtype. FP8 is carried as bytes: moved, never added to.
 STORAGE: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -189,7 +189,7 @@ class WeightsReader:
         dtype = STORAGE[spec.dtype]
         last = spec.size if stop is None else stop
         out = np.empty(last - start, dtype)
-        view = memoryview(out.view(np.uint8)) if out.size else memoryview(b"")
+        view = memoryview(out.view(np.uint8).data) if out.size else memoryview(b"")
         offset = self._start + self._offsets[name] + start * dtype.itemsize
         while len(view):
             got = os.preadv(self._fd, [view], offset)
@@ -241,7 +241,9 @@ class WeightsWriter:
         layout = sorted(
             self.schema.values(), key=lambda s: (-STORAGE[s.dtype].itemsize, s.name.encode())
         )
-        header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+        header: dict[str, Any] = (
+            {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+        )
         self._cursor: dict[str, int] = {}
         offset = 0
         for spec in layout:

@@ -74,7 +74,7 @@ class Capabilities(Message):
     agent: str = Field(default="", description="Version of the agent program.")
     formats: list[int] = Field(default_factory=list, description="Package formats it reads.")
     methods: dict[str, int] = Field(default_factory=dict, description="Method id -> version.")
-    coders: dict[str, int] = Field(default_factory=dict, description="Coder id -> version.")
+    coders: list[str] = Field(default_factory=list, description="Coder ids, version included.")
     dtypes: list[str] = Field(default_factory=list, description="safetensors dtypes it can change.")
     free_bytes: int | None = Field(default=None, ge=0, description="Free space for slots.")
 

@@ -1,0 +1,1 @@
+"""Refined or uploaded weights -> an update package that every device decodes alike."""

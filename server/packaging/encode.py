@@ -24,11 +24,10 @@ from server.packaging.sent import UNCHANGED, Sent, is_same, send_elements, send_
 from shared import coding, methods
 from shared.decode import decode, reconstitute
 from shared.errors import BadMethod, BadWeights, NotReproducible
-from shared.methods.base import Code, FactorisingMethod, LossyMethod, Options, Parameters, Tensor
+from shared.methods.base import FactorisingMethod, LossyMethod, Options, Parameters, Tensor
 from shared.package import (
     DIGEST_BYTES,
     FORMAT,
-    MethodHeader,
     PackageHeader,
     PackageReader,
     PackageWriter,
@@ -91,17 +90,19 @@ class Coded:
         count = self.method.count(*spec.matrix, self.options)
         if count >= spec.size or isinstance(self.method, methods.Direct):
             return None
-        for caution in (1.0, _CAUTION):
-            try:
-                code = self.method.code(W, parameters, spec.name, self.options, caution)
-                return self._judged(spec, W, code, count)
-            except NotReproducible:
-                continue
-            except BadMethod:
-                return None
+        try:
+            return self._judged(spec, W, parameters, count, caution=1.0)
+        except NotReproducible:
+            with contextlib.suppress(NotReproducible, BadMethod):
+                return self._judged(spec, W, parameters, count, _CAUTION)
+        except BadMethod:
+            pass
         return None
 
-    def _judged(self, spec: TensorSpec, W: Matrix, code: Code, count: int) -> Sent:
+    def _judged(
+        self, spec: TensorSpec, W: Matrix, parameters: Parameters, count: int, caution: float
+    ) -> Sent:
+        code = self.method.code(W, parameters, spec.name, self.options, caution)
         if self.method.keeps_base and not any(s.any() for s in code.symbols):
             return UNCHANGED
         plan = TensorPlan(Plan.FACTORS, code.steps, code.params)
@@ -110,7 +111,10 @@ class Coded:
         o, i = spec.matrix
         tensor = Tensor(spec.name, o, i, self.options, code.steps, lambda: W, code.params)
         shapes = self.method.layout(tensor)
-        arrays = [s.reshape(shape) * 1.0 for s, shape in zip(code.symbols, shapes, strict=True)]
+        arrays = [
+            s.reshape(shape).astype(np.float64)
+            for s, shape in zip(code.symbols, shapes, strict=True)
+        ]
         verdict = gate.judge(self.method, W, tensor, arrays)
         plan = TensorPlan(Plan.FACTORS, code.steps, code.params, verdict.guard)
         return Sent(plan, code.symbols, count=count, disagreement=verdict.disagreement)
@@ -200,7 +204,9 @@ def _fit(
     for name, spec in new.schema.items():
         same = base.schema.get(name) == spec
         if same and (name.endswith(_BATCH_COUNTER) or is_same(base, new, name)):
-            coded.sent[name] = UNCHANGED  # the counter says how long training was; no result needs it
+            coded.sent[name] = (
+                UNCHANGED  # the counter says how long training was; no result needs it
+            )
             continue
         target = new.read(name)
         if not spec.is_float or _is_buffer(base, spec, target):
@@ -218,9 +224,7 @@ def _fit(
     return coded.sent
 
 
-def _fitted(
-    method: LossyMethod, W: Matrix, goal: Matrix, name: str, options: Any
-) -> Parameters:
+def _fitted(method: LossyMethod, W: Matrix, goal: Matrix, name: str, options: Any) -> Parameters:
     """The method's parameters, or the plain change where it has none for this matrix."""
     try:
         return method.fit(W, goal, name, options)
@@ -240,7 +244,8 @@ def _header(method: methods.Method, options: Options, model: str) -> PackageHead
     return PackageHeader(
         format=FORMAT,
         model=model,
-        method=MethodHeader(id=method.id, version=method.version, options=options.model_dump()),
+        method=methods.wire_id(method),
+        options=options.model_dump(),
         coder=coding.DEFAULT_CODER,
         tool=f"weft {version('weft')}",
     )

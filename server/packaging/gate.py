@@ -1,10 +1,10 @@
-"""The gate: would another machine decode this tensor to the same bits? (design.md section 3.5)
+"""The gate asks whether another machine would decode a tensor to the same bits.
 
 A factorising method computes with real numbers on the device. Before such a tensor is sent, its
 change is computed again with two LAPACKs (numpy's and torch's), each on the matrix as it is,
 transposed, and under three seeded permutations. The largest disagreement, in steps, tells how far
 machines can be apart; elements closer than 100 times that to a rounding boundary are decided here
-and listed in the guard.
+and listed in the guard (docs/architecture.md, "Exact reconstitution").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The methods. A new one is one module here and one line in `METHODS`; see `shared.methods.base`."""
+"""The methods: a new one is a module here and a line in `METHODS`; see `shared.methods.base`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,20 @@ from shared.methods.lra import LowRankApproximation
 from shared.methods.lru import LowRankUpdate
 from shared.methods.ml import MappingLearning, MappingLearningDelta
 from shared.methods.rm import RandomMask
-from shared.package import MethodHeader
+from shared.package import PackageHeader
 
-__all__ = ["METHODS", "Lossless", "LossyMethod", "Method", "get", "of_package", "options"]
+__all__ = [
+    "METHODS",
+    "Direct",
+    "KnowledgeAugmentation",
+    "Lossless",
+    "LossyMethod",
+    "Method",
+    "get",
+    "of_package",
+    "options",
+    "wire_id",
+]
 
 METHODS: dict[str, Method] = {
     method.id: method
@@ -52,12 +63,16 @@ def options(method: Method, given: dict[str, Any]) -> Options:
         raise BadMethod("bad_option", f"{method.id}: {place}: {first['msg']}") from error
 
 
-def of_package(header: MethodHeader) -> tuple[Method, Options]:
+def wire_id(method: Method) -> str:
+    """Id and version as packages carry them."""
+    return f"{method.id}/{method.version}"
+
+
+def of_package(header: PackageHeader) -> tuple[Method, Options]:
     """The method and options that a package names; raises BadPackage."""
-    method = METHODS.get(header.id)
-    if method is None or method.version != header.version:
-        known = f"{header.id!r} version {header.version}"
-        raise BadPackage("unknown_method", f"method {known} is not known here")
+    method = METHODS.get(header.method.partition("/")[0])
+    if method is None or wire_id(method) != header.method:
+        raise BadPackage("unknown_method", f"method {header.method!r} is not known here")
     try:
         return method, options(method, header.options)
     except BadMethod as error:

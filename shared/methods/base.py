@@ -119,7 +119,7 @@ class LossyMethod(Method):
 
     @abc.abstractmethod
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
-        """New weights less old, (o, i), by real arithmetic: what `code` and `chunks` approximate."""
+        """New weights less old (o, i) in real arithmetic, which `code` and `chunks` approximate."""
 
     @abc.abstractmethod
     def code(
@@ -152,7 +152,9 @@ class FactorisingMethod(LossyMethod):
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """See LossyMethod: the change, snapped."""
         arrays = [
-            read(symbols, rows * columns, tensor.options.bits).reshape(rows, columns) * 1.0
+            read(symbols, rows * columns, tensor.options.bits)
+            .reshape(rows, columns)
+            .astype(np.float64)
             for rows, columns in self.layout(tensor)
         ]
         done = 0

@@ -43,7 +43,7 @@ class KnowledgeAugmentation(FactorisingMethod):
     steps = 3  # of U' V'^T, of ds, of the grid
 
     def count(self, o: int, i: int, options: RankOptions) -> int:
-        """n (o + i) + m + n."""
+        """N (o + i) + m + n."""
         return options.rank * (o + i) + min(o, i) + options.rank
 
     def prepare(self, W: Matrix, name: str, options: RankOptions) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class KnowledgeAugmentation(FactorisingMethod):
         vectors, s = svd.short_side(W)
         ds, step_ds = quantise(constrain(parameters["ds"], s, caution), options.bits)
         (a, b), (step,) = code_product(parameters["U"], parameters["V"].T, options.bits)
-        P = svd.spectral_operator(vectors, s, ds * step_ds.value)
+        P = svd.spectral_operator(vectors, s, step_ds.value * ds.astype(np.float64))
         change = P @ W if W.shape[0] <= W.shape[1] else W @ P
         n = options.rank
         a, b = a.reshape(W.shape[0], -1), b.reshape(-1, W.shape[1])

@@ -36,7 +36,7 @@ class LowRankApproximation(LossyMethod):
     keeps_base = False
 
     def count(self, o: int, i: int, options: RankOptions) -> int:
-        """r (o + i)."""
+        """R (o + i)."""
         return min(options.rank, o, i) * (o + i)
 
     def prepare(self, W: Matrix, name: str, options: RankOptions) -> dict[str, Any]:
@@ -60,8 +60,8 @@ class LowRankApproximation(LossyMethod):
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The product of the integers."""
         bits, r = tensor.options.bits, min(tensor.options.rank, tensor.o, tensor.i)
-        L = read(symbols, tensor.o * r, bits).reshape(tensor.o, r) * 1.0
-        R = read(symbols, r * tensor.i, bits).reshape(r, tensor.i) * 1.0
+        L = read(symbols, tensor.o * r, bits).reshape(tensor.o, r).astype(np.float64)
+        R = read(symbols, r * tensor.i, bits).reshape(r, tensor.i).astype(np.float64)
         for block in product_rows(L, R):
             yield block.reshape(-1).astype(np.int64)
 

@@ -51,7 +51,8 @@ class LowRankUpdate(LossyMethod):
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
         """Least squares for `L`."""
         R = random_side(name, W.shape[1], options)
-        return {"L": np.linalg.lstsq(R.T, (target - W).T, rcond=None)[0].T}
+        L = np.linalg.lstsq(R.T, (target - W).T, rcond=None)[0].T
+        return {"L": np.asarray(L, np.float64)}
 
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
         """`L R`."""
@@ -67,7 +68,11 @@ class LowRankUpdate(LossyMethod):
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The product of the integers."""
         shape = (tensor.o, tensor.options.rank)
-        L = read(symbols, shape[0] * shape[1], tensor.options.bits).reshape(shape) * 1.0
+        L = (
+            read(symbols, shape[0] * shape[1], tensor.options.bits)
+            .reshape(shape)
+            .astype(np.float64)
+        )
         for block in product_rows(L, random_side(tensor.name, tensor.i, tensor.options)):
             yield block.reshape(-1).astype(np.int64)
 

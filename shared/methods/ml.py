@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from shared import prng, svd
 from shared.errors import BadMethod, BadPackage
 from shared.grid import quantise
