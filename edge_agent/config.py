@@ -1,0 +1,175 @@
+"""The agent's settings: a TOML file, overridden by environment variables `WEFT_AGENT_*`.
+
+Every setting is documented in `docs/edge-agent.md`, which a test holds against `Config`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from shared.errors import BadConfig
+from shared.wire import ModelName
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PATH = Path("/etc/weft/edge-agent.toml")
+PREFIX = "WEFT_AGENT_"
+#: Names the file itself, hence not a setting.
+PATH_VARIABLE = PREFIX + "CONFIG"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class ModelConfig(BaseModel):
+    """One model of the device: `[models.<name>]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    initial: Path | None = Field(
+        default=None, description="Weights that the device was delivered with; copied once."
+    )
+    health_command: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Program and arguments that judge new weights; exit status 0 accepts them.",
+    )
+    health_timeout_seconds: float = Field(
+        default=60, gt=0, le=3600, description="After this time the health command has failed."
+    )
+
+
+class Config(BaseModel):
+    """All settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server: str = Field(description="Address of the server, such as `https://weft.example`.")
+    allow_http: bool = Field(
+        default=False, description="Accept plain http to another machine; for closed networks."
+    )
+    name: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=200,
+        description="What the server shows for this device. Default: the host name.",
+    )
+    enrolment_token: SecretStr | None = Field(
+        default=None, description="Needed until the device has its own token."
+    )
+    state_dir: Path = Field(
+        default=Path("/var/lib/weft-agent"), description="Journals, slots and identity."
+    )
+    models: dict[ModelName, ModelConfig] = Field(
+        min_length=1, description="The models that this device runs; others are left alone."
+    )
+    poll_seconds: float = Field(
+        default=60, ge=0.05, le=86400, description="Time between polls, until the server says."
+    )
+    timeout_seconds: float = Field(
+        default=30, gt=0, le=600, description="Silence on a connection that ends it."
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, le=100, description="Starts of one update without any progress."
+    )
+    max_package_bytes: int = Field(
+        default=1 << 30, ge=1, description="Larger packages are refused unseen."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is written to standard error."
+    )
+
+    @field_validator("server")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        """Scheme, host and port only."""
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be http://host[:port] or https://host[:port]")
+        if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+            raise ValueError("must have no path, query, fragment or user")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @model_validator(mode="after")
+    def _tokens_travel_encrypted(self) -> Config:
+        parts = urlsplit(self.server)
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not self.allow_http:
+            raise ValueError("server: use https, or set allow_http = true in a closed network")
+        return self
+
+
+def load_config(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """The settings from the file at `path` and from the environment, which wins.
+
+    Without `path`, the file is the one that WEFT_AGENT_CONFIG names, or DEFAULT_PATH if it exists.
+    Raises BadConfig.
+    """
+    variables = os.environ if environment is None else environment
+    named = path or (Path(variables[PATH_VARIABLE]) if PATH_VARIABLE in variables else None)
+    source = named or DEFAULT_PATH
+    settings = _load_file(source) if named or source.exists() else {}
+    settings.update(_overrides(variables))
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise _explained(error) from error
+
+
+def _load_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise BadConfig("missing", f"{path}: no such configuration file") from error
+    except OSError as error:
+        raise BadConfig("invalid", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadConfig("invalid", f"{path} is not TOML: {error}") from error
+
+
+def _overrides(variables: Mapping[str, str]) -> dict[str, Any]:
+    """WEFT_AGENT_<SETTING>; `models` as JSON, all else as it stands."""
+    found: dict[str, Any] = {}
+    for variable, value in variables.items():
+        if not variable.startswith(PREFIX) or variable == PATH_VARIABLE:
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name not in Config.model_fields:
+            raise BadConfig("invalid", f"{variable}: there is no such setting")
+        found[name] = _json(variable, value) if name == "models" else value
+    return found
+
+
+def _json(variable: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise BadConfig("invalid", f"{variable} is not JSON: {error}") from error
+
+
+def _explained(error: ValidationError) -> BadConfig:
+    """The first thing that is wrong; input values are left out, they may be secrets."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return BadConfig("missing", f"the setting {place} is missing")
+    reason = first["msg"].removeprefix("Value error, ")
+    return BadConfig("invalid", f"{place}: {reason}" if place else reason)

@@ -1,0 +1,91 @@
+"""The agent's errors, added to the tree of `shared/errors.py`.
+
+    UserError
+    └── TrustError           trust.*      package bytes that are not what was offered
+    OperationError
+    ├── DownloadError        download.*   the bytes did not arrive whole
+    ├── AgentError           agent.*      the agent's own state, or an update that it cannot do
+    ├── HealthError          health.*     the new weights did not pass the check
+    ├── BadResult
+    │   └── WrongWeights                  ... with the digests by which the server finds the tensor
+    └── Unreachable
+        └── ServerAway                    ... with the time after which it wants to be asked again
+
+The codes are explained in `docs/errors.md`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from shared.errors import BadResult, OperationError, Unreachable, UserError
+
+
+class TrustError(UserError):
+    """The bytes of a package are not those that were offered; nothing was done with them."""
+
+    area = "trust"
+    codes: ClassVar[dict[str, str]] = {
+        "wrong_length": "It is downloaded again; if that does not help, check the proxies.",
+        "wrong_sha256": "It is downloaded again; if that does not help, check the proxies.",
+        "wrong_model": "Publish a package that was built for this model.",
+        "wrong_base": "Publish the package again: its header and its listing disagree.",
+        "wrong_result": "Publish the package again: its header and its listing disagree.",
+        "wrong_method": "Publish the package again: its header and its listing disagree.",
+    }
+
+
+class DownloadError(OperationError):
+    """A package did not arrive; what has arrived is kept, and the download goes on from there."""
+
+    area = "download"
+    codes: ClassVar[dict[str, str]] = {
+        "interrupted": "The download goes on at the next poll; check the link.",
+        "bad_answer": "Check the proxies on the way: the answer does not fit the request.",
+        "too_long": "Check the proxies on the way: more bytes came than were offered.",
+    }
+
+
+class AgentError(OperationError):
+    """The agent cannot do what is asked, or cannot work at all."""
+
+    area = "agent"
+    codes: ClassVar[dict[str, str]] = {
+        "busy": "Another agent works in this state directory; stop it first.",
+        "state_too_new": "The state was written by a later agent; install that version again.",
+        "state_damaged": "Remove the file that is named; the agent then enrols or starts afresh.",
+        "not_enrolled": "Set `enrolment_token`, so that the agent can enrol.",
+        "token_refused": "The server no longer knows this device: remove identity.json to enrol.",
+        "no_base": "Offer a package that starts from weights which the device holds, or `full`.",
+        "no_such_weights": "Offer a package: no slot of the device holds these weights.",
+        "too_many_attempts": "Look at the error named in the message, then offer a new update.",
+        "package_too_large": "Raise `max_package_bytes`, or offer a smaller package.",
+        "slot_damaged": "A slot no longer holds its weights; offer a `full` package.",
+    }
+
+
+class HealthError(OperationError):
+    """The health check did not accept the new weights; the old ones are back in use."""
+
+    area = "health"
+    codes: ClassVar[dict[str, str]] = {
+        "failed": "Look at the output of the health command; the old weights are in use.",
+        "timed_out": "Raise `health_timeout_seconds`, or make the health command faster.",
+        "not_started": "Correct `health_command`: it cannot be started.",
+    }
+
+
+class WrongWeights(BadResult):
+    """Decoding gave other weights than promised; `tensor_digests` tell which tensor."""
+
+    def __init__(self, message: str, tensor_digests: dict[str, str]) -> None:
+        super().__init__("mismatch", message)
+        self.tensor_digests = tensor_digests
+
+
+class ServerAway(Unreachable):
+    """The server does not answer now; `retry_after` is its own wish in seconds, if it said one."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__("unreachable", message)
+        self.retry_after = retry_after
