@@ -17,7 +17,8 @@ from sqlalchemy import CursorResult, Engine, select, update
 from sqlalchemy.orm import Session
 
 from server.db import reading, writing
-from server.tables import Event, Refinement, now
+from server.history.events import record
+from server.tables import Refinement, now
 from shared.errors import WeftError
 
 OPEN = ("queued", "running")
@@ -114,16 +115,13 @@ def state_of(engine: Engine, refinement_id: int) -> str | None:
 
 def record_event(session: Session, kind: str, row: Refinement, **data: Any) -> None:
     """Write down what happened to a refinement, in the caller's transaction."""
-    session.add(
-        Event(
-            kind=kind,
-            model_id=row.model_id,
-            version_id=row.target_version_id,
-            package_id=row.package_id,
-            refinement_id=row.id,
-            data=data,
-        )
-    )
+    ids = {
+        "model_id": row.model_id,
+        "version_id": row.target_version_id,
+        "package_id": row.package_id,
+        "refinement_id": row.id,
+    }
+    record(session, kind, data, **ids)
 
 
 def _end(session: Session, row: Refinement, state: str, error: dict[str, str] | None) -> None:

@@ -28,7 +28,7 @@ from server.settings import Settings
 from shared.errors import WeftError
 
 #: What a refinement is made of; named here, not imported: see `work`.
-REFINEMENT_WORK = "server.publish.refinement:RefinementWork"
+REFINEMENT_WORK = "server.publish.refinement:refinement_work"
 
 #: Seconds after which the queue is looked at even though nobody rang.
 QUEUE_INTERVAL = 2.0

@@ -1,0 +1,9 @@
+"""From what was made to what can be installed: refinements, and packages between versions.
+
+spec.py         what the child of a refinement is told, and what it answers
+pipeline.py     the child: refine -> package -> evaluate
+refinement.py   the server's side of it: prepares the child's folder, publishes its results
+publishing.py   versions and packages into registry and store, in one transaction
+on_demand.py    packages between two versions that exist: for planner and operators
+routes.py       the HTTP side
+"""

@@ -1,0 +1,115 @@
+"""/packages: build between two versions, list, show, download."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.api.context import BlobsDep, EngineDep
+from server.api.files import DOCUMENTED, blob_response
+from server.api.idempotency import OnceDep
+from server.api.paging import Page, SliceDep, page_of
+from server.api.problems import answers
+from server.db import reading, writing
+from server.errors import BadUpdate
+from server.publish.on_demand import Order, build_one, publish
+from server.publish.schemas import PackageIn, PackageOut, describe_package
+from server.registry.models import find_model
+from server.registry.versions import find_version
+from server.tables import Package
+from shared import methods
+from shared.errors import BadMethod
+
+router = APIRouter(prefix="/packages", tags=["packages"])
+
+IdPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the package.")]
+
+
+@router.post(
+    "",
+    summary="Build a package",
+    status_code=201,
+    response_model=PackageOut,
+    responses=answers(
+        "model.not_found",
+        "version.not_found",
+        "method.unknown",
+        "method.bad_option",
+        "method.not_applicable",
+        "weights.not_finite",
+        "request.key_reused",
+    ),
+)
+def post_package(body: PackageIn, engine: EngineDep, blobs: BlobsDep, once: OnceDep) -> Response:
+    """Fit a method to the change between two versions, without training.
+
+    A lossless method leads to the target itself. A lossy one leads to a new version, whose weights
+    are what devices decode, and which `approximates` the target.
+    """
+    with reading(engine) as session:
+        order = _order(session, body)
+    built = build_one(engine, blobs, order)
+    with writing(engine) as session:
+        return once.answer(session, lambda: describe_package(publish(session, built)))
+
+
+def _order(session: Session, body: PackageIn) -> Order:
+    model = find_model(session, body.model)
+    method = methods.get(body.method.id)
+    options = methods.options(method, body.method.options).model_dump()
+    if method.needs_base and body.base is None:
+        raise BadMethod("not_applicable", f"{method.id} needs a base to start from")
+    base = find_version(session, model, body.base) if method.needs_base and body.base else None
+    target = find_version(session, model, body.target)
+    return Order(target.id, base.id if base else None, method.id, options)
+
+
+@router.get("", summary="List packages", responses=answers("request.bad_cursor"))
+def get_packages(
+    engine: EngineDep,
+    part: SliceDep,
+    model: Annotated[str | None, Query(description="Only those of this model.")] = None,
+) -> Page[PackageOut]:
+    """Packages, newest first."""
+    query = select(Package)
+    with reading(engine) as session:
+        if model is not None:
+            query = query.where(Package.model_id == find_model(session, model).id)
+        rows, after = page_of(session, query, Package.id, part, descending=True)
+        return Page(items=[describe_package(row) for row in rows], next=after)
+
+
+@router.get("/{id}", summary="Show a package", responses=answers("update.not_found"))
+def get_package(id: IdPath, engine: EngineDep) -> PackageOut:  # noqa: A002 - the API's word
+    """One package, with how it was measured."""
+    with reading(engine) as session:
+        return describe_package(_find(session, id))
+
+
+@router.get(
+    "/{id}/content",
+    summary="Download a package",
+    response_class=Response,
+    responses={**DOCUMENTED, **answers("update.not_found", "request.bad_range", "blob.missing")},
+)
+def get_content(
+    id: IdPath,  # noqa: A002 - the API's word
+    request: Request,
+    engine: EngineDep,
+    blobs: BlobsDep,
+) -> Response:
+    """The file that devices get; with Range and If-Range."""
+    with reading(engine) as session:
+        row = _find(session, id)
+        name = f"{row.model.name}-{row.target_version.number}-{row.method}.weft"
+    return blob_response(request, blobs, row.sha256, name)
+
+
+def _find(session: Session, package_id: int) -> Package:
+    row = session.get(Package, package_id)
+    if row is None:
+        raise BadUpdate("not_found", f"there is no package {package_id}")
+    return row

@@ -1,0 +1,109 @@
+"""Versions and packages into the registry, once their bytes are durable.
+
+The order is always: check the files, put them into the store, then one transaction for all rows and
+events. A crash in between leaves a blob that nobody names, never a row that names nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.history.events import record
+from server.packaging.encode import BuildReport
+from server.registry.models import learnable_of
+from server.registry.versions import add_version, version_by_digest
+from server.registry.weights import Checked, check
+from server.storage.base import BlobStore, Kept
+from server.tables import Model, Package, Version
+from shared.errors import BadResult
+from shared.package import PackageReader
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Files that are durable in the store: a package, and new weights where it leads to such."""
+
+    package: Kept
+    weights: Kept | None = None
+    checked: Checked | None = None
+
+
+def store(blobs: BlobStore, model: Model, package: Path, decoded: Path | None) -> Stored:
+    """Put a package, and the weights that it decodes to, into the store.
+
+    Raises BadResult `mismatch` where the weights are not what the package promises, BadWeights
+    where they are unsound, NoSpace.
+    """
+    if decoded is None:
+        return Stored(blobs.put(package))
+    checked = check(decoded, learnable_of(model), model.buffers)
+    with PackageReader(package) as reader:
+        promised = reader.result_digest.hex()
+    if checked.weights_digest != promised:
+        found = checked.weights_digest
+        raise BadResult("mismatch", f"decoded {found}, the package promises {promised}")
+    return Stored(blobs.put(package), blobs.put(decoded), checked)
+
+
+def publish_version(
+    session: Session,
+    model: Model,
+    stored: Stored,
+    source: str,
+    parent: Version,
+    approximates: Version | None = None,
+    metrics: dict[str, Any] | None = None,
+) -> Version:
+    """The version of the decoded weights; the one that is there already if the model has them."""
+    assert stored.checked is not None
+    assert stored.weights is not None
+    known = version_by_digest(session, model, stored.checked.weights_digest)
+    return known or add_version(
+        session, model, stored.checked, stored.weights, source, parent, approximates, metrics
+    )
+
+
+def publish_package(
+    session: Session,
+    package: Kept,
+    base: Version | None,
+    target: Version,
+    method: str,
+    options: dict[str, Any],
+    learnable_count: int | None,
+    metrics: dict[str, Any],
+    **ids: int,
+) -> Package:
+    """The row of a stored package; the one that is there already if these bytes are known."""
+    known = session.scalar(select(Package).where(Package.sha256 == package.sha256))
+    if known is not None:
+        return known
+    row = Package(
+        model_id=target.model_id,
+        base_version_id=base and base.id,
+        target_version_id=target.id,
+        method=method,
+        options=options,
+        sha256=package.sha256,
+        size_bytes=package.size,
+        learnable_count=learnable_count,
+        metrics=metrics,
+        state="published",
+    )
+    session.add(row)
+    session.flush()
+    told = {"method": method, "size_bytes": package.size, "sha256": package.sha256}
+    ids |= {"model_id": target.model_id, "version_id": target.id, "package_id": row.id}
+    record(session, "package.published", told, **ids)
+    return row
+
+
+def metrics_of(report: BuildReport) -> dict[str, Any]:
+    """What a package's row keeps of its build."""
+    tensors = {name: asdict(tensor) for name, tensor in report.tensors.items()}
+    return {"container_bytes": report.container_bytes, "tensors": tensors}

@@ -1,0 +1,113 @@
+"""The server's side of a refinement: what the queue is handed as its `Work`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from server.db import reading, writing
+from server.errors import ServerError
+from server.jobs.queue import record_event
+from server.publish import spec
+from server.publish.publishing import Stored, publish_package, publish_version, store
+from server.publish.spec import JobSpec, Result
+from server.settings import Settings
+from server.storage.base import BlobStore
+from server.storage.local import LocalStore
+from server.tables import Refinement, now
+
+
+class RefinementWork:
+    """Prepares the folder of a refinement, and publishes what its child made there."""
+
+    def __init__(self, settings: Settings, engine: Engine, blobs: BlobStore) -> None:
+        self._settings, self._engine, self._blobs = settings, engine, blobs
+
+    def prepare(self, refinement_id: int, folder: Path) -> list[str]:
+        """Write `spec.json` and `base.safetensors`, and return the child's command line."""
+        with reading(self._engine) as session:
+            row = session.get_one(Refinement, refinement_id)
+            job, blob = self._spec(row), row.base_version.blob
+        base = folder / spec.BASE
+        if not base.exists():
+            with self._blobs.local(blob) as path:
+                _link_or_copy(path, base)
+        spec.write_durably(folder / spec.SPEC, job.model_dump_json(indent=1))
+        return [sys.executable, "-m", "server.publish.pipeline", str(folder)]
+
+    def _spec(self, row: Refinement) -> JobSpec:
+        evaluation = row.evaluation_dataset
+        return JobSpec(
+            model=row.model.name,
+            architecture=row.model.architecture or "",
+            arguments=row.model.arguments,
+            model_modules=list(self._settings.model_modules),
+            dataset=row.dataset.uri,
+            evaluation_dataset=evaluation.uri if evaluation else None,
+            method=row.method["id"],
+            options=row.method["options"],
+            recipe=row.recipe,
+        )
+
+    def finish(self, refinement_id: int, folder: Path) -> None:
+        """Publish the target version and its package, and end the refinement with success."""
+        result = _read_result(folder)
+        with reading(self._engine) as session:
+            model = session.get_one(Refinement, refinement_id).model
+        stored = store(self._blobs, model, folder / spec.PACKAGE, folder / spec.DECODED)
+        with writing(self._engine) as session:
+            row = session.get_one(Refinement, refinement_id, with_for_update=True)
+            if row.state == "running":
+                _publish(session, row, stored, result)
+
+
+def _publish(session: Session, row: Refinement, stored: Stored, result: Result) -> None:
+    metrics: dict[str, Any] = {"accuracy": result.metrics.get("accuracy_after"), **result.metrics}
+    version = publish_version(
+        session, row.model, stored, "refined", row.base_version, metrics=metrics
+    )
+    package = publish_package(
+        session,
+        stored.package,
+        row.base_version,
+        version,
+        row.method["id"],
+        row.method["options"],
+        result.learnable_count,
+        {**result.metrics, "full_bytes": result.full_bytes, "tensors": result.tensors},
+        refinement_id=row.id,
+    )
+    row.target_version_id, row.package_id = version.id, package.id
+    row.state, row.finished_at = "succeeded", now()
+    record_event(session, "refinement.succeeded", row, size_bytes=package.size_bytes)
+
+
+def _read_result(folder: Path) -> Result:
+    try:
+        return Result.model_validate_json((folder / spec.RESULT).read_bytes())
+    except (OSError, ValidationError) as error:
+        text = "the refinement's process ended well but left no result"
+        raise ServerError("worker_failed", text) from error
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """The same bytes under another name: a link where the file system can, else a copy."""
+    beside = target.with_name(f".{target.name}")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        shutil.copyfile(source, beside)
+    beside.replace(target)
+
+
+def refinement_work(settings: Settings, engine: Engine) -> RefinementWork:
+    """The work of a server that keeps its blobs in its data folder."""
+    return RefinementWork(settings, engine, LocalStore(settings.blobs_dir))

@@ -1,0 +1,13 @@
+"""Routes of refinements and packages under /api/v1."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from server.auth import Operator
+from server.publish.package_routes import router as packages
+from server.publish.refinement_routes import router as refinements
+
+router = APIRouter(prefix="/api/v1", dependencies=[Operator])
+router.include_router(refinements)
+router.include_router(packages)

@@ -1,0 +1,70 @@
+"""The folder of a refinement: what the child is told, and what it answers.
+
+spec.json            JobSpec, written by the server
+base.safetensors     the base version
+checkpoint*          the child's own
+package.weft         the update package                         ┐
+decoded.safetensors  the weights that a device will have         ├ results
+result.json          Result, written last: when it is there, all ┘ are whole
+error.json           {"code", "message", "todo"}, where the child failed
+log.txt              the child's stderr
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SPEC = "spec.json"
+BASE = "base.safetensors"
+PACKAGE = "package.weft"
+DECODED = "decoded.safetensors"
+RESULT = "result.json"
+ERROR = "error.json"
+LOCK = "lock"
+
+
+class JobSpec(BaseModel):
+    """One refinement, complete: the child needs neither database nor settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    architecture: str
+    arguments: dict[str, Any]
+    model_modules: list[str] = Field(description="Modules whose factories are allowed.")
+    dataset: str = Field(description="URI of the data to train on.")
+    evaluation_dataset: str | None = Field(description="URI of the data to measure on.")
+    method: str
+    options: dict[str, Any]
+    recipe: dict[str, Any]
+
+
+class Result(BaseModel):
+    """What came out. Digests in hex; accuracies are shares between 0 and 1."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    package_bytes: int
+    full_bytes: int
+    learnable_count: int
+    base_digest: str
+    result_digest: str
+    metrics: dict[str, Any] = Field(
+        description="accuracy_before, accuracy_refined (before coding), accuracy_after (decoded), "
+        "per_class_before, per_class_after, negative_flips, rows, seconds."
+    )
+    tensors: dict[str, dict[str, Any]] = Field(description="Plan and symbols of each tensor.")
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write `text` so that the file is either as before or whole, whatever happens."""
+    beside = path.with_name(f".{path.name}")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
