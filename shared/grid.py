@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import BadPackage, BadResult
+from shared.errors import BadMethod, BadPackage, BadResult
 from shared.tensors import Array, to_float64
 
 Q_LIMIT = 1 << 30
@@ -52,9 +52,6 @@ class Step:
         """The step as a float64, exactly."""
         return math.ldexp(self.k, self.e)
 
-    def __mul__(self, other: Step) -> Step:
-        return Step(self.k * other.k, self.e + other.e)
-
     def pack(self) -> bytes:
         """Two bytes."""
         return struct.pack("<Bb", self.k, self.e)
@@ -77,6 +74,13 @@ def step_at_least(value: float, max_k: int = MAX_K) -> Step:
     if e < MIN_EXPONENT:
         k, e = max(1, math.ceil(math.ldexp(k, e - MIN_EXPONENT))), MIN_EXPONENT
     return Step(k, e)
+
+
+def product_step(a: Step, b: Step) -> Step:
+    """The step of a product of factors; raises BadMethod where it is too fine for the grid."""
+    if a.e + b.e < MIN_EXPONENT:
+        raise BadMethod("not_applicable", "the factors of this change are too small")
+    return Step(a.k * b.k, a.e + b.e)
 
 
 def quantise(

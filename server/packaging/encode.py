@@ -76,6 +76,13 @@ class Coded:
         spec = self.base.schema[name]
         return to_float64(self.base.read(name), spec.dtype).reshape(spec.matrix)
 
+    def fit(self, spec: TensorSpec, values: Array) -> Parameters:
+        """The parameters that lead to `values`; raises BadMethod where only `direct` can."""
+        if self.base.schema.get(spec.name) != spec or len(spec.shape) < 2:
+            raise BadMethod("not_applicable", f"{spec.name!r} has no matrix in the base")
+        W, goal = self.weights(spec.name), values.reshape(spec.matrix)
+        return self.method.fit(W, goal, spec.name, self.options)
+
     def add(self, name: str, parameters: Parameters) -> None:
         """Code one matrix by its parameters, or directly where the method has nothing to offer."""
         spec, W = self.base.schema[name], self.weights(name)
@@ -215,21 +222,11 @@ def _fit(
         values = to_float64(target, spec.dtype)
         if not np.isfinite(values).all():
             raise BadWeights("not_finite", f"{name!r} holds NaN or infinite values")
-        if same and len(spec.shape) > 1:
-            goal = values.reshape(spec.matrix)
-            W = coded.weights(name)
-            coded.add(name, _fitted(method, W, goal, name, options))
-        else:
+        try:
+            coded.add(name, coded.fit(spec, values))
+        except BadMethod:
             coded.sent[name] = send_elements(base, spec, values, options.bits)
     return coded.sent
-
-
-def _fitted(method: LossyMethod, W: Matrix, goal: Matrix, name: str, options: Any) -> Parameters:
-    """The method's parameters, or the plain change where it has none for this matrix."""
-    try:
-        return method.fit(W, goal, name, options)
-    except BadMethod:
-        return methods.Direct().fit(W, goal, name, options)
 
 
 def _is_buffer(base: WeightsReader, spec: TensorSpec, target: Array) -> bool:

@@ -46,9 +46,12 @@ def send_elements(base: WeightsReader | None, spec: TensorSpec, new: Array, bits
         return send_raw(spec, round_to(new, spec.dtype))
     if not np.isfinite(new).all():
         raise BadWeights("not_finite", f"{spec.name!r} holds NaN or infinite values")
-    q, step = quantise((new - to_float64(old, spec.dtype)).reshape(-1), bits)
-    if not q.any() and base and base.schema.get(spec.name) == spec:
+    change = new - to_float64(old, spec.dtype)
+    if not change.any() and base and base.schema.get(spec.name) == spec:
         return UNCHANGED
+    q, step = quantise(change.reshape(-1), bits)
+    if change.any() and not q.any():  # too small for any grid: subnormal weights
+        return send_raw(spec, round_to(new, spec.dtype))
     if spec.name.endswith(VARIANCE_SUFFIX):
         decoded = add(old.reshape(-1), spec.dtype, q, step)
         if not (to_float64(decoded, spec.dtype) > 0).all():

@@ -20,6 +20,7 @@ Parameters are float64 arrays by name; each method's docstring gives names and s
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -30,8 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared import svd
 from shared.coding import SymbolSource
-from shared.errors import BadPackage
-from shared.grid import Q_LIMIT, Guard, Step, snap, step_at_least
+from shared.errors import BadMethod, BadPackage
+from shared.grid import MIN_EXPONENT, Q_LIMIT, Guard, Step, snap, step_at_least
 from shared.svd import Lapack, Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
@@ -192,7 +193,13 @@ def row_blocks(o: int, i: int) -> Iterator[slice]:
 
 
 def snap_step(W: Matrix, change: Matrix) -> Step:
-    """The grid for a real-valued change: min(std(old), std(new)) / 4096, raised until q fits."""
+    """The grid for a real-valued change: min(std(old), std(new)) / 4096, raised until q fits.
+
+    Raises BadMethod where that is finer than any grid.
+    """
     spread = min(float(W.std()), float((W + change).std()))
     largest = float(np.abs(change).max(initial=0.0))
-    return step_at_least(max(spread / SNAP_FRACTION, largest / (Q_LIMIT // 2)))
+    unit = max(spread / SNAP_FRACTION, largest / (Q_LIMIT // 2))
+    if unit < math.ldexp(1.0, MIN_EXPONENT):
+        raise BadMethod("not_applicable", "these weights are too small for a grid")
+    return step_at_least(unit)

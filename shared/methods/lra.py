@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.coding import SymbolSource
-from shared.grid import MAX_FACTOR_K, quantise
+from shared.grid import MAX_FACTOR_K, product_step, quantise
 from shared.methods.base import (
     Code,
     LossyMethod,
@@ -81,4 +81,4 @@ def code_product(L: Matrix, R: Matrix, bits: int) -> tuple[list[Symbols], tuple[
     root = np.sqrt(s[: L.shape[1]])
     a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
     b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
-    return [a.reshape(-1), b.reshape(-1)], (step_a * step_b,)
+    return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)

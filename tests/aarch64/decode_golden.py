@@ -12,7 +12,6 @@ import json
 import platform
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,8 @@ def machine() -> str:
 
 
 def decoded_digest(folder: Path, name: str) -> str:
-    """Decode `NAME.weft` over `NAME.base.safetensors`, where there is one; the digest in hex."""
-    base_path = folder / f"{name}.base.safetensors"
-    base = WeightsReader(base_path) if base_path.exists() else nullcontext()
+    """Decode `BASE.METHOD.weft` over `BASE.base.safetensors`; the digest in hex."""
+    base = WeightsReader(folder / f"{name.partition('.')[0]}.base.safetensors")
     update = PackageReader(folder / f"{name}.weft")
     with base as reader, update as package, tempfile.TemporaryFile() as file:
         return decode(reader, package, file).hex()
