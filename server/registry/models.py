@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -9,7 +11,9 @@ from server import zoo
 from server.errors import BadModel
 from server.history.events import record
 from server.registry.schemas import ModelIn, ModelOut
+from server.registry.weights import as_json
 from server.tables import Model
+from shared.tensors import Schema, schema_digest
 
 
 def find_model(session: Session, name: str) -> Model:
@@ -20,22 +24,38 @@ def find_model(session: Session, name: str) -> Model:
     return model
 
 
-def create_model(session: Session, wanted: ModelIn) -> Model:
-    """Add a model. Raises BadModel `exists`, `unknown_architecture`."""
+def schema_known(wanted: ModelIn, modules: Iterable[str]) -> Schema | None:
+    """The schema that the architecture gives; None without one: the first version defines it.
+
+    Builds the architecture once, which checks its arguments. Raises BadModel
+    `unknown_architecture`.
+    """
+    if wanted.architecture is None:
+        return None
+    return zoo.get(wanted.architecture, modules).schema(wanted.arguments)
+
+
+def create_model(session: Session, wanted: ModelIn, schema: Schema | None) -> Model:
+    """Add a model. Raises BadModel `exists`."""
     if session.scalar(select(Model.id).where(Model.name == wanted.name)) is not None:
         raise BadModel("exists", f"a model is named {wanted.name!r} already")
     model = Model(**wanted.model_dump())
+    if schema is not None:
+        model.schema, model.schema_digest = as_json(schema), schema_digest(schema).hex()
     session.add(model)
     session.flush()
     record(session, "model.created", {"name": model.name}, model_id=model.id)
     return model
 
 
-def learnable_of(model: Model) -> frozenset[str] | None:
-    """Names of the model's parameters; None where its architecture is not known."""
+def learnable_of(model: Model, modules: Iterable[str] | None = None) -> frozenset[str] | None:
+    """Names of the model's parameters; None where its architecture is not known.
+
+    `modules` are those that own architectures may come from, by default the settings'.
+    """
     if model.architecture is None:
         return None
-    return frozenset(zoo.get(model.architecture).learnable(model.arguments))
+    return frozenset(zoo.get(model.architecture, modules).learnable(model.arguments))
 
 
 def describe_model(model: Model) -> ModelOut:

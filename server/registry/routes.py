@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy import select
 
-from server import zoo
 from server.api.context import BlobsDep, EngineDep, SettingsDep
 from server.api.files import DOCUMENTED, MEDIA_TYPE, blob_response
 from server.api.idempotency import OnceDep, StreamedOnceDep
@@ -16,7 +15,7 @@ from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
 from server.registry.datasets import add_dataset, describe_dataset, find_dataset, look_at
-from server.registry.models import create_model, describe_model, find_model
+from server.registry.models import create_model, describe_model, find_model, schema_known
 from server.registry.schemas import DatasetIn, DatasetOut, ModelIn, ModelOut, VersionOut
 from server.registry.upload import Upload, receive_version
 from server.registry.versions import describe_version, find_version
@@ -44,12 +43,11 @@ WEIGHTS_BODY: dict[str, Any] = {
     response_model=ModelOut,
     responses=answers("model.exists", "model.unknown_architecture", "request.key_reused"),
 )
-def post_model(body: ModelIn, engine: EngineDep, once: OnceDep) -> Response:
-    """Create a model; its first version defines the schema."""
-    if body.architecture is not None:
-        zoo.get(body.architecture)
+def post_model(body: ModelIn, engine: EngineDep, settings: SettingsDep, once: OnceDep) -> Response:
+    """Create a model. Without an architecture its first version defines the schema."""
+    schema = schema_known(body, settings.model_modules)
     with writing(engine) as session:
-        return once.answer(session, lambda: describe_model(create_model(session, body)))
+        return once.answer(session, lambda: describe_model(create_model(session, body, schema)))
 
 
 @router.get(
@@ -111,7 +109,7 @@ async def post_version(
     ] = None,
 ) -> Response:
     """Upload weights as a safetensors file, streamed; checked before they count."""
-    upload = Upload(model, new_schema, parent, settings.max_upload_bytes)
+    upload = Upload(model, new_schema, parent, settings.max_upload_bytes, settings.model_modules)
     return await receive_version(request, upload, engine, blobs, once)
 
 

@@ -12,7 +12,6 @@ A failure before 4 leaves nothing behind; after 4 at most a blob that no row nam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastapi import Request, Response
 from sqlalchemy import Engine
@@ -41,6 +40,7 @@ class Upload:
     new_schema: bool = False
     parent: int | None = None
     max_bytes: int = 0
+    modules: tuple[str, ...] = ()
 
 
 async def receive_version(
@@ -91,20 +91,14 @@ async def _stream(request: Request, incoming: Incoming, max_bytes: int) -> None:
 def _store(engine: Engine, upload: Upload, incoming: Incoming, once: Once) -> Response:
     incoming.finish()
     model = _look_up(engine, upload)
-    checked = check_file(model, incoming.path)  # 3
+    learnable = learnable_of(model, upload.modules)
+    checked = check(incoming.path, learnable, model.buffers)  # 3
     check_schema(model, checked, upload.new_schema)
     kept = incoming.keep()  # 4
     return _number(engine, upload, checked, kept, once.with_body(kept.sha256))  # 5
 
 
-def check_file(model: Model, path: Path) -> Checked:
-    """What is known of the weights at `path` as a version of `model`. Raises BadWeights."""
-    return check(path, learnable_of(model), model.buffers)
-
-
-def _number(
-    engine: Engine, upload: Upload, checked: Checked, kept: Kept, once: Once
-) -> Response:
+def _number(engine: Engine, upload: Upload, checked: Checked, kept: Kept, once: Once) -> Response:
     with writing(engine) as session:
         model = find_model(session, upload.model)
 

@@ -1,0 +1,152 @@
+"""The app: opens what it stands on, starts what runs beside it, and puts the routes together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+
+from server.api import problems
+from server.api.middleware import Surroundings
+from server.db import check_current, migrate, open_engine
+from server.devices.presence import Presence
+from server.devices.routes import router as devices
+from server.devices.wire_routes import router as device_plane
+from server.errors import DatabaseError
+from server.history.routes import router as history
+from server.jobs.supervisor import Supervisor
+from server.publish.on_demand import lossless_package
+from server.publish.refinement import RefinementWork
+from server.publish.routes import router as publish
+from server.registry.routes import router as registry
+from server.rollouts.building import Building
+from server.rollouts.deploy import resume_rollouts
+from server.rollouts.routes import router as rollouts
+from server.settings import Settings
+from server.storage.base import BlobStore
+from server.storage.local import LocalStore
+from shared.errors import NoSpace
+
+LOCK_NAME = "server.lock"
+
+TAGS = [
+    {"name": "models", "description": "Named architectures with a tensor schema."},
+    {"name": "versions", "description": "Immutable sets of weights of a model."},
+    {"name": "datasets", "description": "Labelled images to refine and to measure on."},
+    {"name": "refinements", "description": "Compact-refine jobs: a base becomes a target."},
+    {"name": "packages", "description": "Update packages, from a base to a target."},
+    {"name": "rollouts", "description": "The movement of devices to a version."},
+    {"name": "devices", "description": "Enrolled devices and what they hold."},
+    {"name": "history", "description": "What happened."},
+    {"name": "device plane", "description": "What agents say and hear."},
+    {"name": "service", "description": "The server itself."},
+]
+
+
+class Health(BaseModel):
+    """The server answers."""
+
+    status: str = "ok"
+    version: str
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server's app. Its start raises WeftError where something it stands on cannot be used."""
+    app = FastAPI(
+        title="Weft",
+        version=version("weft"),
+        summary="Small, exact updates for neural networks that are already deployed",
+        description="Errors are `application/problem+json` with a stable `code`; lists are "
+        '`{"items": [...], "next": cursor}`; creates accept an `Idempotency-Key`.',
+        openapi_tags=TAGS,
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.add_middleware(Surroundings, max_body_bytes=settings.max_body_bytes)
+    problems.install(app)
+    for router in (registry, publish, rollouts, devices, history, device_plane):
+        app.include_router(router)
+    app.add_api_route("/healthz", _health, tags=["service"], summary="Ask whether it lives")
+    return app
+
+
+def _health() -> Health:
+    """Answer as soon as the server is ready for requests."""
+    return Health(version=version("weft"))
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    stack = await run_in_threadpool(_start, app)
+    try:
+        yield
+    finally:
+        await run_in_threadpool(stack.close)
+
+
+def _start(app: FastAPI) -> ExitStack:
+    """Open and start everything; the stack closes it in the opposite order."""
+    settings: Settings = app.state.settings
+    with ExitStack() as stack:
+        if settings.is_sqlite:
+            stack.enter_context(_only_process(settings))
+        engine = _open_database(settings)
+        stack.callback(engine.dispose)
+        blobs = LocalStore(settings.blobs_dir)
+        if settings.is_sqlite:
+            blobs.sweep()
+        resume_rollouts(engine)
+        app.state.engine, app.state.blobs = engine, blobs
+        _start_workers(app, stack, engine, blobs)
+        return stack.pop_all()
+
+
+def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobStore) -> None:
+    settings: Settings = app.state.settings
+    app.state.presence = Presence(engine)
+    app.state.presence.start()
+    stack.callback(app.state.presence.stop)
+    app.state.building = Building(lambda w: lossless_package(engine, blobs, w.version_id))
+    stack.callback(app.state.building.close)
+    work = RefinementWork(settings, engine, blobs)
+    app.state.supervisor = Supervisor(settings, engine, work)
+    app.state.supervisor.start()
+    stack.callback(app.state.supervisor.stop)
+
+
+def _open_database(settings: Settings) -> Engine:
+    if settings.auto_migrate:
+        migrate(settings.url)
+    engine = open_engine(settings.url)
+    try:
+        check_current(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def _only_process(settings: Settings) -> Iterator[None]:
+    """Hold the data folder's lock; the system frees it when the process ends, however it does."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(settings.data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise NoSpace("unusable", f"{settings.data_dir}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            text = f"another server process uses {settings.data_dir}"
+            raise DatabaseError("in_use", text) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,171 @@
+"""Routes of the device plane, /device/v1: see `shared/wire.py` for what is said on it."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.api.context import BlobsDep, EngineDep, SettingsDep
+from server.api.files import DOCUMENTED, blob_response
+from server.api.problems import answers
+from server.auth import DeviceId
+from server.db import reading, writing
+from server.devices.desired import answer_poll, etag_of
+from server.devices.enrolment import check_token, enrol
+from server.devices.presence import Presence
+from server.devices.reports import take_report
+from server.errors import BadDevice
+from server.rollouts.building import Building
+from server.settings import Settings
+from server.tables import DeviceModel, Model, Package
+from shared import wire
+
+router = APIRouter(tags=["device plane"])
+
+
+class Empty(BaseModel):
+    """Nothing to say."""
+
+
+def _presence(request: Request) -> Presence:
+    return cast("Presence", request.app.state.presence)
+
+
+def _building(request: Request) -> Building:
+    return cast("Building", request.app.state.building)
+
+
+async def _raw_body(request: Request) -> bytes:
+    return await request.body()
+
+
+PresenceDep = Annotated[Presence, Depends(_presence)]
+BuildingDep = Annotated[Building, Depends(_building)]
+RawBody = Annotated[bytes, Depends(_raw_body)]
+
+POLL_HEADERS = {
+    "ETag": {"description": "The device's generation.", "schema": {"type": "string"}},
+    wire.POLL_INTERVAL_HEADER: {
+        "description": "Seconds until the next poll.",
+        "schema": {"type": "number"},
+    },
+}
+
+
+@router.post(
+    wire.ENROL_PATH,
+    summary="Enrol a device",
+    status_code=201,
+    responses=answers("device.enrolment_closed", "device.bad_enrolment_token", "request.invalid"),
+)
+def post_enrol(body: wire.Enrolment, engine: EngineDep, settings: SettingsDep) -> wire.Enrolled:
+    """Make a device known; its token is shown this once."""
+    check_token(settings, body.token)
+    with writing(engine) as session:
+        return enrol(session, body)
+
+
+@router.get(
+    wire.DESIRED_PATH,
+    summary="Ask what to run",
+    response_model=wire.Desired,
+    responses={
+        200: {"headers": POLL_HEADERS},
+        304: {"description": "Nothing has changed.", "headers": POLL_HEADERS},
+        **answers("device.unauthorized"),
+    },
+)
+def get_desired(
+    device_id: DeviceId,
+    engine: EngineDep,
+    settings: SettingsDep,
+    presence: PresenceDep,
+    building: BuildingDep,
+    if_none_match: Annotated[str | None, Header(description="ETag of the last answer.")] = None,
+) -> Response:
+    """The versions that the device should run, and the packages that take it there."""
+    presence.saw(device_id)
+    answer = answer_poll(engine, device_id, if_none_match)
+    for wanted in answer.wanted:
+        building.ask(wanted)
+    headers = {
+        "ETag": etag_of(answer.generation),
+        "Cache-Control": "private",
+        wire.POLL_INTERVAL_HEADER: _poll_interval(settings),
+    }
+    if answer.desired is None:
+        return Response(status_code=304, headers=headers)
+    body = answer.desired.model_dump_json()
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _poll_interval(settings: Settings) -> str:
+    """The interval with jitter, so that devices that started together drift apart."""
+    jitter = random.uniform(-settings.poll_jitter, settings.poll_jitter)  # noqa: S311 - no secret
+    return f"{settings.poll_interval * (1 + jitter):.3f}"
+
+
+@router.get(
+    f"{wire.PACKAGES_PATH}/{{sha256}}",
+    summary="Download a package",
+    response_class=Response,
+    responses=DOCUMENTED
+    | answers("device.unauthorized", "device.package_not_found", "request.bad_range"),
+)
+def get_package(
+    sha256: Annotated[str, Path(description="SHA-256 of the package, in hex.")],
+    device_id: DeviceId,
+    request: Request,
+    engine: EngineDep,
+    blobs: BlobsDep,
+) -> Response:
+    """The bytes of a published package of a model that the device runs."""
+    with reading(engine) as session:
+        package = _package_of(session, device_id, sha256)
+    return blob_response(request, blobs, package.sha256, f"{package.sha256[:16]}.weft")
+
+
+def _package_of(session: Session, device_id: str, sha256: str) -> Package:
+    query = (
+        select(Package)
+        .join(Model, Package.model_id == Model.id)
+        .join(DeviceModel, DeviceModel.model_name == Model.name)
+        .where(
+            Package.sha256 == sha256,
+            Package.state == "published",
+            DeviceModel.device_id == device_id,
+        )
+    )
+    package = session.scalar(query)
+    if package is None:
+        raise BadDevice("package_not_found", f"no package {sha256[:64]!r} for this device")
+    return package
+
+
+@router.post(
+    wire.REPORTS_PATH,
+    summary="Report how an update ended",
+    responses=answers(
+        "device.unauthorized",
+        "device.counter_reused",
+        "device.unknown_assignment",
+        "request.invalid",
+    ),
+)
+def post_report(
+    body: Annotated[wire.Report, Body()],
+    raw: RawBody,
+    device_id: DeviceId,
+    engine: EngineDep,
+    presence: PresenceDep,
+) -> Empty:
+    """Take a report; the same one again gets the same answer."""
+    presence.saw(device_id)
+    with writing(engine) as session:
+        take_report(session, device_id, raw, body)
+    return Empty()

@@ -1,0 +1,1 @@
+"""Which package takes a device from what it holds to a version, at what cost."""

@@ -1,0 +1,1 @@
+"""Moves devices to a version: rollouts, and one assignment per device."""
