@@ -24,6 +24,9 @@ Matrix = NDArray[np.float64]
 NULL_SHARE = 2e-4
 TIE_SHARE = 2e-4
 
+# Rows of a block over columns of the matrix: taller blocks cost memory, flatter ones time.
+_BLOCK_HEIGHT = 3
+
 #: A column of the ML basis is used only where it stands out this far from its predecessors.
 MIN_PIVOT = 1e-3
 
@@ -31,27 +34,28 @@ MIN_PIVOT = 1e-3
 class Lapack(Protocol):
     """The two factorisations that are asked of a linear algebra library, in float64."""
 
-    def qr(self, a: Matrix) -> tuple[Matrix, Matrix]:
-        """Reduced QR of a tall `a`."""
-
     def triangle(self, a: Matrix) -> Matrix:
-        """The R of the reduced QR alone."""
+        """Some square `R` with `a = Q R` and orthonormal columns in Q, for a tall `a`."""
 
     def svd(self, a: Matrix) -> tuple[Matrix, NDArray[np.float64], Matrix]:
         """Thin SVD: U, s (descending), V^T."""
 
 
 class NumpyLapack:
-    """numpy.linalg."""
-
-    def qr(self, a: Matrix) -> tuple[Matrix, Matrix]:
-        """See Lapack."""
-        q, r = np.linalg.qr(a)
-        return q, r
+    """numpy.linalg, as devices use it."""
 
     def triangle(self, a: Matrix) -> Matrix:
-        """See Lapack."""
-        return np.asarray(np.linalg.qr(a, mode="r"), np.float64)
+        """See Lapack.
+
+        Block by block, each on top of the R so far: numpy copies what it factors twice, and a
+        device has no room for two more of its largest tensor.
+        """
+        r = np.empty((0, a.shape[1]))
+        height = _BLOCK_HEIGHT * a.shape[1]
+        for start in range(0, a.shape[0], height):
+            block = np.vstack((r, a[start : start + height]))
+            r = np.asarray(np.linalg.qr(block, mode="r"), np.float64)
+        return r
 
     def svd(self, a: Matrix) -> tuple[Matrix, NDArray[np.float64], Matrix]:
         """See Lapack."""
@@ -82,13 +86,15 @@ def spectral_operator(vectors: Matrix, s: NDArray[np.float64], ds: NDArray[np.fl
 
 
 def right_vectors(W: Matrix, r: int, lapack: Lapack = NUMPY) -> tuple[Matrix, NDArray[np.float64]]:
-    """The first `r` right singular vectors of `W` as columns (i, r), and all singular values."""
+    """The first `r` right singular vectors of `W` as columns (i, r), and all singular values.
+
+    r is at most the numerical rank: with o <= i each vector is `W^T u / s`, which is off by at
+    most 1e-16 / NULL_SHARE.
+    """
+    vectors, s = short_side(W, lapack)
     if W.shape[0] <= W.shape[1]:
-        q, triangle = lapack.qr(W.T)
-        left, s, _ = lapack.svd(triangle)
-        return q @ left[:, :r], s
-    _, s, vt = lapack.svd(lapack.triangle(W))
-    return vt[:r].T, s
+        return (W.T @ vectors[:, :r]) / s[:r], s
+    return vectors[:, :r], s
 
 
 def rank(s: NDArray[np.float64]) -> int:

@@ -40,14 +40,10 @@ class Verdict:
 class TorchLapack:
     """torch.linalg on the CPU: another LAPACK than numpy's."""
 
-    def qr(self, a: Matrix) -> tuple[Matrix, Matrix]:
-        """See Lapack."""
-        q, r = torch.linalg.qr(torch.from_numpy(np.ascontiguousarray(a)))
-        return q.numpy(), r.numpy()
-
     def triangle(self, a: Matrix) -> Matrix:
         """See Lapack."""
-        return self.qr(a)[1]
+        factors = torch.linalg.qr(torch.from_numpy(np.ascontiguousarray(a)), mode="r")
+        return np.asarray(factors.R.numpy())
 
     def svd(self, a: Matrix) -> _Svd:
         """See Lapack."""
@@ -56,19 +52,15 @@ class TorchLapack:
 
 
 class Transposed:
-    """Factors the transpose by SVD alone; `a = Q R` holds, with an R that is not triangular."""
+    """Factors the transpose, by SVD alone."""
 
     def __init__(self, inner: Lapack) -> None:
         self._inner = inner
 
-    def qr(self, a: Matrix) -> tuple[Matrix, Matrix]:
-        """See Lapack."""
-        u, s, vt = self.svd(a)
-        return u, s[:, None] * vt
-
     def triangle(self, a: Matrix) -> Matrix:
-        """See Lapack."""
-        return self.qr(a)[1]
+        """See Lapack; with `a = U diag(s) V^T`, diag(s) V^T will do."""
+        _, s, vt = self.svd(a)
+        return s[:, None] * vt
 
     def svd(self, a: Matrix) -> _Svd:
         """See Lapack."""
@@ -85,12 +77,6 @@ class Permuted:
     def _orders(self, a: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         rng = np.random.default_rng(self._seed)
         return rng.permutation(a.shape[0]), rng.permutation(a.shape[1])
-
-    def qr(self, a: Matrix) -> tuple[Matrix, Matrix]:
-        """See Lapack."""
-        rows, columns = self._orders(a)
-        q, r = self._inner.qr(a[rows][:, columns])
-        return q[np.argsort(rows)], r[:, np.argsort(columns)]
 
     def triangle(self, a: Matrix) -> Matrix:
         """See Lapack."""

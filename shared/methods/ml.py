@@ -107,15 +107,16 @@ class _Basis:
     @classmethod
     def choose(cls, W: Matrix, name: str, rank: int, caution: float = 1.0) -> _Basis:
         """The first seed under which every column stands out."""
-        vectors, s = svd.right_vectors(W, min(W.shape))
+        _, s = svd.short_side(W)
         limit = min(rank, svd.rank(s))
         clusters = [c for c in svd.ties(s, caution * svd.TIE_SHARE) if sum(c) <= limit]
         if not clusters:
             raise BadMethod("not_applicable", f"{name}: no {rank} singular vectors stand apart")
         r = sum(clusters[-1])
+        vectors, _ = svd.right_vectors(W, r)
         for seed in range(_MAX_SEEDS):
             key = prng.stream_key(seed, name)
-            columns, pivot = svd.basis(vectors[:, :r], clusters, key)
+            columns, pivot = svd.basis(vectors, clusters, key)
             if pivot >= svd.MIN_PIVOT:
                 return cls(columns.T, seed, clusters)
         raise BadMethod("not_applicable", f"{name}: no basis found in {_MAX_SEEDS} seeds")
