@@ -1,0 +1,48 @@
+"""`weft`: the operators' command line.
+
+Exit status: 0 done, 1 the user can mend it, 2 something around us failed. Results go to stdout,
+progress and errors to stderr; with `--json` both are JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from shared.errors import UserError, WeftError
+
+if TYPE_CHECKING:
+    from typer import Typer
+
+PARSER_REFUSED = 2
+
+
+def main() -> int:
+    """Run `weft` with the arguments of the process, and return its exit status."""
+    # Imported here so that a missing extra is told in a sentence.
+    try:
+        from server.cli.commands import app
+    except ModuleNotFoundError as error:
+        text = f"weft: {error.name!r} is not installed. Install Weft with its extra: weft[server]."
+        print(text, file=sys.stderr)
+        return UserError.exit_status
+    return run(app, sys.argv[1:])
+
+
+def run(app: Typer, arguments: list[str]) -> int:
+    """Run one command line; every error becomes a message and an exit status."""
+    from server.cli.output import show_error
+
+    try:
+        app(arguments, prog_name="weft")
+    except SystemExit as stop:
+        # The parser ends with 2 for a wrong command line, which is the user's fault here.
+        return UserError.exit_status if stop.code == PARSER_REFUSED else int(stop.code or 0)
+    except WeftError as error:
+        show_error(error, as_json="--json" in arguments)
+        return error.exit_status
+    except Exception:
+        traceback.print_exc()
+        return WeftError.exit_status
+    return 0

@@ -1,0 +1,156 @@
+"""The management plane as the commands use it: one method a kind of request, clear errors.
+
+Refused   user's fault    the server's own code and words for a 4xx answer
+Failed    ours            the same for a 5xx answer
+Unreachable `server.unreachable`, `server.bad_answer`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+
+from shared.errors import BadWeights, NoSpace, OperationError, Unreachable, UserError, WeftError
+from shared.wire import Problem
+
+DEFAULT_SERVER = "http://127.0.0.1:8300"
+API = "/api/v1"
+PIECE_BYTES = 256 * 1024
+
+#: Uploads are checked and packages built before the answer comes: reading may take minutes.
+TIMEOUT = httpx.Timeout(10.0, read=1800.0, write=120.0)
+
+Advance = Callable[[int], None]
+
+
+def _adopt(error: WeftError, problem: Problem) -> None:
+    error.code, error.message, error.todo = problem.code, problem.detail, problem.todo
+
+
+class Refused(UserError):
+    """The server refuses a request; code and words are the server's."""
+
+    def __init__(self, problem: Problem) -> None:
+        Exception.__init__(self, problem.detail)
+        _adopt(self, problem)
+
+
+class Failed(OperationError):
+    """The server fails at a request; code and words are the server's."""
+
+    def __init__(self, problem: Problem) -> None:
+        Exception.__init__(self, problem.detail)
+        _adopt(self, problem)
+
+
+class Client:
+    """One server's management plane. Raises Refused, Failed and Unreachable."""
+
+    def __init__(self, server: str, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.server = server.rstrip("/")
+        with self._seam():
+            self._http = httpx.Client(
+                base_url=self.server + API, headers=headers, timeout=TIMEOUT, trust_env=False
+            )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON of a resource; query values of None are left out."""
+        return self._json("GET", path, params=_given(query))
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON of the answer to a POST of `body`."""
+        return self._json("POST", path, json=body)
+
+    def upload(self, path: str, source: Path, advance: Advance, **query: Any) -> Any:
+        """POST a file as it is, piece by piece; `advance` hears the bytes of each."""
+        try:
+            size, file = source.stat().st_size, source.open("rb")
+        except OSError as error:
+            raise BadWeights("not_found", f"{source}: {error.strerror}") from error
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        with file:
+            content = _pieces(file, advance)
+            return self._json("POST", path, content=content, headers=headers, params=_given(query))
+
+    def download(self, path: str, target: Path, progress: Callable[[int | None], Any]) -> int:
+        """GET a file to `target`, which appears only when it is whole; returns its bytes.
+
+        `progress(total)` gives a context manager around the transfer. Raises NoSpace.
+        """
+        beside = target.with_name(f".{target.name}.part")
+        with self._seam(), self._http.stream("GET", path) as answer:
+            _check(answer)
+            total = answer.headers.get("content-length")
+            try:
+                with progress(int(total) if total else None) as advance, beside.open("wb") as file:
+                    for data in answer.iter_bytes(PIECE_BYTES):
+                        file.write(data)
+                        advance(len(data))
+                beside.replace(target)
+            except OSError as error:
+                raise NoSpace("unusable", f"{target}: {error.strerror}") from error
+            finally:
+                beside.unlink(missing_ok=True)
+        return target.stat().st_size
+
+    def follow(self, path: str) -> Iterator[Any]:
+        """The JSON of each server-sent event, until the server ends the stream."""
+        with self._seam(), self._http.stream("GET", path) as answer:
+            _check(answer)
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+
+    def _json(self, verb: str, path: str, **request: Any) -> Any:
+        with self._seam():
+            answer = self._http.request(verb, path, **request)
+            _check(answer)
+            return answer.json()
+
+    @contextmanager
+    def _seam(self) -> Iterator[None]:
+        """What httpx and JSON raise becomes ours."""
+        try:
+            yield
+        except httpx.UnsupportedProtocol as error:
+            raise Unreachable("unreachable", f"{self.server}: no http:// address") from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            text = str(error) or type(error).__name__
+            raise Unreachable("unreachable", f"{self.server}: {text}") from error
+        except ValueError as error:
+            raise Unreachable("bad_answer", f"{self.server}: the answer is not JSON") from error
+
+
+def _check(answer: httpx.Response) -> None:
+    """Raise what an answer that is no success tells."""
+    if answer.is_success:
+        return
+    answer.read()
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValueError as error:
+        text = f"{answer.url}: status {answer.status_code} without a Weft problem"
+        raise Unreachable("bad_answer", text) from error
+    raise (Failed if answer.is_server_error else Refused)(problem)
+
+
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _pieces(file: BinaryIO, advance: Advance) -> Iterator[bytes]:
+    while data := file.read(PIECE_BYTES):
+        advance(len(data))
+        yield data

@@ -1,0 +1,38 @@
+"""All commands of `weft`, put together: one module a noun."""
+
+from __future__ import annotations
+
+import typer
+
+from server.cli.datasets import app as datasets
+from server.cli.devices import app as devices
+from server.cli.history import history
+from server.cli.methods import app as methods
+from server.cli.models import app as models
+from server.cli.package import app as package
+from server.cli.packages import app as packages
+from server.cli.refine import app as refinements
+from server.cli.refine import refine
+from server.cli.rollouts import app as rollouts
+from server.cli.serve import migrate, serve
+from server.cli.versions import app as versions
+
+app = typer.Typer(
+    help="Small, exact updates for neural networks that are already deployed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve)
+app.command("migrate")(migrate)
+app.add_typer(models, name="models")
+app.add_typer(versions, name="versions")
+app.add_typer(datasets, name="datasets")
+app.command("refine")(refine)
+app.add_typer(refinements, name="refinements")
+app.add_typer(packages, name="packages")
+app.add_typer(package, name="package")
+app.add_typer(rollouts, name="rollouts")
+app.add_typer(devices, name="devices")
+app.command("history")(history)
+app.add_typer(methods, name="methods")

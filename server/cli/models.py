@@ -1,0 +1,72 @@
+"""`weft models`: named architectures."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
+from server.cli.output import show_page, show_record
+from shared.errors import BadConfig
+
+app = typer.Typer(help="Models: named architectures.", no_args_is_help=True)
+COLUMNS = ("id", "name", "architecture", "arguments", "schema_digest", "created_at")
+
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option("--argument", help="name=value of the architecture; may be given repeatedly."),
+]
+
+
+@app.command("create")
+def create(
+    name: str,
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="Of the zoo, or `module:factory`.")
+    ] = None,
+    argument: Arguments = None,
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """Create a model."""
+    body = {"name": name, "architecture": architecture, "arguments": parse_pairs(argument)}
+    with connect(server, key) as client:
+        show_record(client.post("/models", body), as_json, COLUMNS)
+
+
+@app.command("list")
+def list_models(
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """List the models."""
+    with connect(server, key) as client:
+        show_page(client.get("/models", limit=limit, cursor=cursor), as_json, COLUMNS)
+
+
+@app.command("show")
+def show(name: str, as_json: Json = False, server: Server = SERVER, key: Key = None) -> None:
+    """Show one model; with --json also its schema."""
+    with connect(server, key) as client:
+        show_record(client.get(f"/models/{quote(name, safe='')}"), as_json, COLUMNS)
+
+
+def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
+    """`name=value` words as a dict; values are JSON where they can be, else text."""
+    parsed: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise BadConfig("invalid", f"{pair!r} is not name=value")
+        try:
+            parsed[name] = json.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed

@@ -1,0 +1,60 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from server.cli.client import DEFAULT_SERVER, Client
+from shared import methods
+from shared.errors import BadMethod
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Server = Annotated[str, typer.Option("--server", envvar="WEFT_SERVER", help="The server's URL.")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", envvar="WEFT_ADMIN_KEY", help="The server's admin key.", show_envvar=True
+    ),
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Most items to print.")]
+Cursor = Annotated[
+    str | None, typer.Option("--cursor", help="`next` of the page before, to go on from there.")
+]
+ModelFilter = Annotated[str | None, typer.Option("--model", help="Only those of this model.")]
+Method = Annotated[str, typer.Option("--method", help="See `weft methods list`.")]
+Rank = Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the learnt factors.")]
+Bits = Annotated[int | None, typer.Option("--bits", help="Bits of a symbol before coding.")]
+Proportion = Annotated[
+    float | None, typer.Option("--proportion", help="Share of the weights that are learnt.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the mask or the random side.")]
+
+SERVER = DEFAULT_SERVER
+
+
+def connect(server: str, key: str | None) -> Client:
+    """A client of the server's management plane, to be used in a `with` block."""
+    return Client(server, key)
+
+
+def method_options(
+    method: str,
+    rank: int | None = None,
+    bits: int | None = None,
+    proportion: float | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """The options that were given, checked against the method. Raises BadMethod."""
+    given = {"rank": rank, "bits": bits, "proportion": proportion, "seed": seed}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    known = methods.get(method).Options.model_fields
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise BadMethod("bad_option", f"{method} has no option --{unknown[0]}")
+    missing = [name for name, field in known.items() if field.is_required() and name not in chosen]
+    if missing:
+        raise BadMethod("bad_option", f"{method} needs the option --{missing[0]}")
+    methods.options(methods.get(method), chosen)
+    return chosen

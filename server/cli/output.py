@@ -1,0 +1,116 @@
+"""What commands print: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from shared.errors import WeftError
+
+Record = Mapping[str, Any]
+
+#: Columns of a "terminal" that is a pipe or a file.
+UNBOUNDED = 10_000
+
+
+def _stdout() -> Console:
+    """Lines keep their length where a program reads them, and are cut to a terminal's width."""
+    width = None if sys.stdout.isatty() else UNBOUNDED
+    return Console(highlight=False, markup=False, width=width)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, markup=False)
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_record(record: Record, as_json: bool, columns: Sequence[str] = ()) -> None:
+    """One thing: its fields, a line each (all, or those of `columns`)."""
+    if as_json:
+        show_json(record)
+        return
+    names = columns or list(record)
+    width = max(map(len, names))
+    for name in names:
+        _stdout().print(f"{name:{width}}  {_text(record.get(name))}")
+
+
+def show_page(page: Record, as_json: bool, columns: Sequence[str]) -> None:
+    """A page of a list as a table, with the way to the next one."""
+    if as_json:
+        show_json(page)
+        return
+    show_table(page["items"], columns)
+    if page.get("next"):
+        say(f"more: --cursor {page['next']}")
+
+
+def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
+    """A table of the named fields."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(name, no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row.get(name)) for name in columns))
+    _stdout().print(table)
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    _stderr().print(text)
+
+
+def show_error(error: WeftError, as_json: bool) -> None:
+    """The error on stderr: what was found, its code, what to do."""
+    if as_json:
+        told = {"code": error.code, "message": error.message, "todo": error.todo}
+        print(json.dumps({"error": told}, ensure_ascii=False), file=sys.stderr)
+        return
+    console = _stderr()
+    console.print(f"error: {error.message} [{error.code}]", style="red", soft_wrap=True)
+    console.print(error.todo, soft_wrap=True)
+
+
+@contextmanager
+def transfer(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar of bytes on stderr; call what it gives with the bytes of each piece."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = _stderr()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda size: bar.advance(task, size)
+
+
+def _text(value: Any) -> str:
+    """A value for people: digests and long structures cut short."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,96 @@
+"""`weft packages`: the update packages of a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.cli.options import (
+    SERVER,
+    Bits,
+    Cursor,
+    Json,
+    Key,
+    Limit,
+    Method,
+    ModelFilter,
+    Proportion,
+    Rank,
+    Seed,
+    Server,
+    connect,
+    method_options,
+)
+from server.cli.output import show_page, show_record, transfer
+
+app = typer.Typer(help="Update packages of a server.", no_args_is_help=True)
+BRIEF = ("id", "model", "base", "target", "method", "size_bytes", "learnable_count", "created_at")
+COLUMNS = (*BRIEF[:5], "options", "sha256", "size_bytes", "learnable_count", "state", "created_at")
+
+Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="Id of the package.")]
+
+
+@app.command("build")
+def build(
+    model: str,
+    target: Annotated[int, typer.Option("--target", min=1, help="Number of the version.")],
+    method: Method,
+    base: Annotated[
+        int | None, typer.Option("--base", min=1, help="Number; not for `full`.")
+    ] = None,
+    rank: Rank = None,
+    bits: Bits = None,
+    proportion: Proportion = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """Fit a method to two versions, without training; a lossy one makes a new version."""
+    options = method_options(method, rank, bits, proportion, seed)
+    chosen = {"id": method, "options": options}
+    body = {"model": model, "base": base, "target": target, "method": chosen}
+    with connect(server, key) as client:
+        show_record(client.post("/packages", body), as_json, COLUMNS)
+
+
+@app.command("list")
+def list_packages(
+    model: ModelFilter = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """List packages, newest first."""
+    with connect(server, key) as client:
+        page = client.get("/packages", model=model, limit=limit, cursor=cursor)
+        show_page(page, as_json, BRIEF)
+
+
+@app.command("show")
+def show(id_: Id, as_json: Json = False, server: Server = SERVER, key: Key = None) -> None:
+    """Show one package; with --json also how each tensor is sent."""
+    with connect(server, key) as client:
+        show_record(client.get(f"/packages/{id_}"), as_json, COLUMNS)
+
+
+@app.command("download")
+def download(
+    id_: Id,
+    output: Annotated[Path, typer.Option("--output", help="Where to put the package.")],
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """Download the file that devices get."""
+    with connect(server, key) as client:
+        size = client.download(
+            f"/packages/{id_}/content",
+            output,
+            lambda total: transfer(f"downloading {output.name}", total),
+        )
+    show_record({"path": str(output), "size_bytes": size}, as_json)

@@ -1,0 +1,109 @@
+"""`weft serve` and `weft migrate`: the server itself."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from server.cli.options import Json
+from server.cli.output import show_record
+from server.errors import ServerError
+from server.settings import Settings, load_settings
+from shared.errors import Unreachable
+
+#: Seconds that open requests have to end after a Ctrl-C; followers of a refinement never do.
+STOP_GRACE = 5
+
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option("--port", help="Port; 0 chooses a free one.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Database, blobs and jobs lie here.")
+]
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, saying where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, url: str, as_json: bool) -> None:
+        super().__init__(config)
+        self._url, self._as_json = url, as_json
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            show_record({"url": self._url}, self._as_json)
+
+
+def serve(
+    host: Host = None, port: Port = None, data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Run the server until Ctrl-C. What is not given here comes from WEFT_* variables."""
+    given = {"host": host, "port": port, "data_dir": data_dir}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    run(settings, as_json)
+
+
+def run(settings: Settings, as_json: bool = False) -> None:
+    """Serve with these settings; prints the URL on stdout once requests are answered."""
+    from server.app import create_app
+
+    listening = _listen(settings)
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=_log_config(),
+        access_log=False,
+        timeout_graceful_shutdown=STOP_GRACE,
+        server_header=False,
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    server = _Server(config, f"http://{host}:{listening.getsockname()[1]}", as_json)
+    with listening:
+        server.run(sockets=[listening])
+    if not server.started:
+        raise ServerError("internal", "the server could not start; its log says why")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The socket, bound before anything else starts: a port in use is told at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        place = f"{settings.host}:{settings.port}"
+        raise Unreachable("unreachable", f"cannot listen on {place}: {error.strerror}") from error
+    return listening
+
+
+def _log_config() -> dict[str, Any]:
+    """Everything from warnings up, on stderr."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+    }
+
+
+def migrate(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Bring the database's schema up to date."""
+    from sqlalchemy import make_url
+
+    from server import db
+
+    settings = load_settings(**({"data_dir": data_dir} if data_dir else {}))
+    db.migrate(settings.url)
+    engine = db.open_engine(settings.url)
+    try:
+        db.check_current(engine)
+    finally:
+        engine.dispose()
+    database = make_url(settings.url).render_as_string(hide_password=True)
+    show_record({"database": database, "state": "up to date"}, as_json)
