@@ -6,6 +6,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+__version__ = "0.1.0"
+
 
 def _refuse_foreign_shared() -> None:
     """Exit where `shared` is somebody else's package: the name is a common one.

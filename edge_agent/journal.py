@@ -32,13 +32,6 @@ class Held(BaseModel):
     version: int | None = None
 
 
-class Progress(BaseModel):
-    """How far a download has come, to tell attempts that advance from those that do not."""
-
-    model_config = ConfigDict(frozen=True)
-    received: int = 0
-
-
 class Journal(BaseModel):
     """What is persisted of one model."""
 

@@ -27,17 +27,22 @@ class Slots:
         self.directory = directory
         self.link = directory / "current"
         self.journal = directory / "journal.json"
-        self.package = directory / "package.weft"
 
-    def prepare(self, initial: Path | None) -> None:
-        """Make the directories, remove leftovers of a killed agent, take in `initial` once."""
+    def prepare(self) -> None:
+        """Make the directories, and remove what a killed agent left half-written."""
         files.make_directory(self.directory / "slots")
         files.clean(self.directory)
         files.clean(self.directory / "slots")
-        if initial is not None and not any(self.path(name).exists() for name in SLOTS):
+
+    def adopt(self, initial: Path) -> None:
+        """Take in the weights that the device was delivered with, if there are none yet.
+
+        Raises BadWeights where `initial` is not a weights file.
+        """
+        if not any(self.path(name).exists() for name in SLOTS):
             with WeightsReader(initial):
                 files.copy(initial, self.path("a"))
-        if self.current() is None and self.path("a").exists() and not self.path("b").exists():
+        if self.current() is None and self.path("a").exists():
             self.switch("a")
 
     def path(self, name: SlotName) -> Path:
@@ -55,13 +60,28 @@ class Slots:
         """Put a slot into use."""
         files.link(self.link, f"slots/{self.path(name).name}")
 
+    def package(self, sha256: str) -> Path:
+        """Where a package is downloaded to: bytes of one package never mix with another's."""
+        return self.directory / f"package-{sha256}.weft"
+
+    def keep_package(self, sha256: str | None) -> None:
+        """Remove all packages but that one."""
+        for path in self.directory.glob("package-*.weft"):
+            if sha256 is None or path != self.package(sha256):
+                files.remove(path)
+
     def digest(self, name: SlotName) -> str | None:
         """The weights digest of what a slot holds now, read from the disk; None if unreadable."""
         try:
             with WeightsReader(self.path(name)) as reader:
                 return reader.digest().hex()
-        except BadWeights:
+        except (BadWeights, OSError):
             return None
+
+    def size(self, name: SlotName) -> int:
+        """Bytes of the file in a slot, 0 where there is none."""
+        path = self.path(name)
+        return path.stat().st_size if path.exists() else 0
 
     def survey(self) -> dict[SlotName, Held]:
         """What the slots hold, by reading them: for a device without a journal."""

@@ -1,0 +1,185 @@
+"""The command `edge-agent`. Results on standard output, progress and logs on standard error.
+
+Exit status: 0 done, 1 the input cannot be used, 2 the surroundings failed (server away, no space,
+an update that did not succeed). Modules are imported by the commands that need them, so that the
+small ones start fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import WeftError
+
+if TYPE_CHECKING:
+    from edge_agent.config import Config
+
+#: `apply` works on a file at hand: only a length that cannot be meant is refused.
+MAX_LOCAL_PACKAGE_BYTES = 1 << 40
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; the entry point of `edge-agent`."""
+    options = _parser().parse_args(arguments)
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
+    try:
+        result = options.command(options)
+    except WeftError as error:
+        return _refuse(error, as_json=options.json)
+    except KeyboardInterrupt:
+        return 130
+    _show(result, as_json=options.json)
+    return int(result.get("exit_status", 0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edge-agent", description=_summary())
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("run", _run, "poll the server and install what it wants, until stopped"),
+        ("once", _once, "poll once, install, report, and end"),
+        ("status", _status, "show what the device holds and does; asks nobody"),
+    ):
+        sub = _add(commands, name, command, text)
+        sub.add_argument("--config", type=Path, help="configuration file (TOML)")
+    apply = _add(commands, "apply", _apply, "make new weights from a package, without a server")
+    apply.add_argument("--base", type=Path, help="weights that the package starts from")
+    apply.add_argument("--package", type=Path, required=True, help="update package")
+    apply.add_argument("--output", type=Path, required=True, help="file to write, safetensors")
+    digest = _add(commands, "digest", _digest, "print the weights digest of a safetensors file")
+    digest.add_argument("file", type=Path)
+    return parser
+
+
+def _add(commands: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
+    sub.set_defaults(command=command)
+    return sub
+
+
+def _summary() -> str:
+    return "The agent of a device: keeps its models at the versions that the server wants."
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent.agent.loop import Stopped, run_for_ever, running
+
+    config = _config(options)
+    try:
+        _raise_on_signals(Stopped)
+        with running(config, time.sleep) as agent:
+            run_for_ever(agent, time.sleep)
+    except Stopped:
+        logging.info("stopped")
+    return {}
+
+
+def _once(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent.agent.loop import Stopped, running
+    from edge_agent.agent.status import status
+
+    config = _config(options)
+    try:
+        _raise_on_signals(Stopped)
+        with running(config, time.sleep) as agent:
+            errors = agent.recover()
+            errors += agent.round()[1]
+    except Stopped:
+        return {"exit_status": 2, "stopped": True}
+    failed = [_described(error) for error in errors]
+    worst = max((error.exit_status for error in errors), default=0)
+    return {**status(config), "errors": failed, "exit_status": worst}
+
+
+def _status(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent.agent.status import status
+
+    return status(_config(options))
+
+
+def _apply(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent import trust
+    from edge_agent.reconstitute import reconstitute
+    from shared.decode import known_answer
+
+    started = time.monotonic()
+    known_answer()
+    with trust.admit_local(options.package, MAX_LOCAL_PACKAGE_BYTES) as admitted:
+        digest = reconstitute(admitted, options.base, options.output)
+    seconds = round(time.monotonic() - started, 3)
+    return {"weights_digest": digest, "output": str(options.output), "seconds": seconds}
+
+
+def _digest(options: argparse.Namespace) -> dict[str, Any]:
+    from shared.tensors import WeightsReader
+
+    with WeightsReader(options.file) as reader:
+        return {"weights_digest": reader.digest().hex()}
+
+
+def _config(options: argparse.Namespace) -> Config:
+    from edge_agent.config import load_config
+
+    config = load_config(options.config)
+    logging.getLogger().setLevel(config.log_level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return config
+
+
+def _raise_on_signals(kind: type[BaseException]) -> None:
+    """Let the first SIGTERM or SIGINT end the work by an exception, and ignore those after it."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        raise kind
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _described(error: WeftError) -> dict[str, str]:
+    return {"code": error.code, "message": error.message, "todo": error.todo}
+
+
+def _refuse(error: WeftError, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": _described(error), "exit_status": error.exit_status}))
+    sys.stderr.write(f"error: {error}\n")
+    return error.exit_status
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+    elif list(result) == ["weights_digest"]:
+        print(result["weights_digest"])
+    else:
+        _print_tree(result, "")
+
+
+def _print_tree(values: dict[str, Any], margin: str) -> None:
+    """One `name: value` a line, nested values indented; nothing for what is not there."""
+    for name, value in values.items():
+        if name == "exit_status" or value in (None, [], {}):
+            continue
+        if isinstance(value, dict):
+            print(f"{margin}{name}:")
+            _print_tree(value, margin + "  ")
+        else:
+            print(f"{margin}{name}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The one gate through which package bytes come.
+
+Whatever reads a package on a device takes an `Admitted`, and only this module makes one. The
+checks, in order:
+
+    1. the length is the one offered;
+    2. the SHA-256 of the file is the one offered;
+    3. the header is well formed, and of a format and coder known here;
+    4. model, method, base digest and result digest are the ones offered.
+
+Signatures will be checked here, before 1: who says that the result digest is a released version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent import files
+from edge_agent.api import DeviceApi
+from edge_agent.download import download, received
+from edge_agent.errors import TrustError
+from shared.package import PackageReader
+from shared.wire import DesiredModel, PackageOffer
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A package that passed the gate, open for reading."""
+
+    package: PackageReader
+
+
+def obtain(api: DeviceApi, offer: PackageOffer, path: Path, wait: Callable[[float], None]) -> None:
+    """Download the offered package to `path` and check that these are its bytes (steps 1 and 2).
+
+    Other bytes are removed: resuming from them would never end well. Raises TrustError and
+    whatever `download` raises.
+    """
+    download(api, offer, path, wait)
+    try:
+        _check_bytes(path, offer)
+    except TrustError:
+        files.remove(path)
+        raise
+
+
+@contextlib.contextmanager
+def admit(path: Path, wanted: DesiredModel) -> Iterator[Admitted]:
+    """Open the package at `path`, once it is known to be the one in `wanted`.
+
+    Raises TrustError, BadPackage.
+    """
+    assert wanted.package is not None
+    _check_bytes(path, wanted.package)
+    # 3. The header.
+    with PackageReader(path, max_bytes=wanted.package.size) as package:
+        _check_header(package, wanted, wanted.package)
+        yield Admitted(package)
+
+
+@contextlib.contextmanager
+def admit_local(path: Path, max_bytes: int) -> Iterator[Admitted]:
+    """Open a package that an operator gives by hand, without an offer to hold it against."""
+    with PackageReader(path, max_bytes=max_bytes) as package:
+        yield Admitted(package)
+
+
+def _check_bytes(path: Path, offer: PackageOffer) -> None:
+    # 1. The length.
+    size = received(path)
+    if size != offer.size:
+        raise TrustError("wrong_length", f"the package has {size} bytes, offered {offer.size}")
+    # 2. The SHA-256.
+    found = _sha256(path)
+    if found != offer.sha256:
+        raise TrustError("wrong_sha256", f"the package has SHA-256 {found}, not {offer.sha256}")
+
+
+def _check_header(package: PackageReader, wanted: DesiredModel, offer: PackageOffer) -> None:
+    # 4. What the header says.
+    base = package.base_digest.hex() if package.base_digest else None
+    checks = (
+        ("wrong_model", "model", package.header.model, wanted.model),
+        ("wrong_method", "method", _id(package.header.method), _id(offer.method)),
+        ("wrong_base", "base", base, offer.base_digest),
+        ("wrong_result", "result", package.result_digest.hex(), wanted.weights_digest),
+    )
+    for code, what, found, expected in checks:
+        if found != expected:
+            raise TrustError(code, f"the package says {what} {found}, the offer {expected}")
+
+
+def _id(method: str) -> str:
+    """A method's id without its version; a version unknown here is refused by the decoder."""
+    return method.partition("/")[0]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
