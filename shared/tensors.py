@@ -9,12 +9,14 @@ The order of tensors is everywhere the UTF-8 byte order of their names.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -51,6 +53,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_DIMENSIONS = 16
 CHUNK_ELEMENTS = 1 << 17
+_MAX_ELEMENTS = 1 << 58  # whose bytes still fit into 64 bits
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,14 @@ class WeightsReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._fd = os.open(self.path, os.O_RDONLY)
+            self._fd = open_regular(self.path)
         except FileNotFoundError as error:
             raise BadWeights("not_found", f"{self.path}: no such file") from error
         except OSError as error:
             raise BadWeights("malformed", f"{self.path}: {error.strerror}") from error
         try:
             header, self._start = _read_header(self._fd, self.path)
-            self.metadata: dict[str, str] = header.pop("__metadata__", {})
+            self.metadata = _take_metadata(header, self.path)
             self._offsets = _check_layout(header, self._data_bytes(), self.path)
         except BaseException:
             os.close(self._fd)
@@ -290,6 +293,24 @@ def to_float64(elements: Array, dtype: str) -> NDArray[np.float64]:
     return elements.astype(np.float64)
 
 
+def open_regular(path: Path) -> int:
+    """A descriptor to read a file by; raises OSError, also where it is a directory or a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would block
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def is_shape(dimensions: Sequence[Any]) -> bool:
+    """Whether these are dimensions that an array can have, even where one of them is zero."""
+    return (
+        len(dimensions) <= MAX_DIMENSIONS
+        and all(type(d) is int and d >= 0 for d in dimensions)
+        and math.prod(max(d, 1) for d in dimensions) <= _MAX_ELEMENTS
+    )
+
+
 def _read_header(fd: int, path: Path) -> tuple[dict[str, Any], int]:
     """The parsed JSON header, and where the data start."""
     prefix = os.pread(fd, 8, 0)
@@ -299,12 +320,29 @@ def _read_header(fd: int, path: Path) -> tuple[dict[str, Any], int]:
     if length > min(MAX_HEADER_BYTES, os.fstat(fd).st_size - 8):
         raise BadWeights("malformed", f"{path}: header of {length} bytes does not fit")
     try:
-        header = json.loads(os.pread(fd, length, 8))
+        header = json.loads(os.pread(fd, length, 8).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BadWeights("malformed", f"{path}: header is not JSON") from error
     if not isinstance(header, dict):
         raise BadWeights("malformed", f"{path}: header is not a JSON object")
     return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; readers differ in which of two equal names they take, so there is but one."""
+    for name, _ in pairs:
+        name.encode()  # fails where an escape made a name that is not Unicode
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name stands twice")
+    return entries
+
+
+def _take_metadata(header: dict[str, Any], path: Path) -> dict[str, str]:
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise BadWeights("malformed", f"{path}: the metadata are not texts by name")
+    return metadata
 
 
 def _check_layout(header: dict[str, Any], data_bytes: int, path: Path) -> dict[str, int]:
@@ -313,14 +351,12 @@ def _check_layout(header: dict[str, Any], data_bytes: int, path: Path) -> dict[s
     for name, entry in header.items():
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            numbers = [*shape, begin, end]
         except (TypeError, KeyError, ValueError) as error:
             raise BadWeights("malformed", f"{path}: entry {name!r} is incomplete") from error
         if not isinstance(dtype, str) or dtype not in STORAGE:
             raise BadWeights("malformed", f"{path}: {name!r} has the unknown dtype {dtype!r}")
-        if len(shape) > MAX_DIMENSIONS or any(
-            type(n) is not int or not 0 <= n < 1 << 62 for n in numbers
-        ):
+        offsets_fit = all(type(n) is int and n >= 0 for n in (begin, end))
+        if not (isinstance(shape, list) and is_shape(shape) and offsets_fit):
             raise BadWeights("malformed", f"{path}: {name!r} has an impossible shape or offset")
         if end - begin != TensorSpec(name, dtype, tuple(shape)).nbytes:
             raise BadWeights("malformed", f"{path}: {name!r} has offsets that miss its shape")
