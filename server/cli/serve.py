@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,9 +52,10 @@ def run(settings: Settings, as_json: bool = False) -> None:
     """Serve with these settings; prints the URL on stdout once requests are answered."""
     from server.app import create_app
 
+    app = create_app(settings)
     listening = _listen(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=_log_config(),
         access_log=False,
         timeout_graceful_shutdown=STOP_GRACE,
@@ -61,8 +63,11 @@ def run(settings: Settings, as_json: bool = False) -> None:
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     server = _Server(config, f"http://{host}:{listening.getsockname()[1]}", as_json)
+    logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "start_error"))
     with listening:
         server.run(sockets=[listening])
+    if hasattr(app.state, "start_error"):
+        raise app.state.start_error
     if not server.started:
         raise ServerError("internal", "the server could not start; its log says why")
 

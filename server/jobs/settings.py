@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import BadConfig
 
 
 class JobSettings(BaseSettings):
@@ -24,3 +26,12 @@ class JobSettings(BaseSettings):
     progress_interval: float = Field(
         0.5, ge=0, le=60, description="Least seconds between two stored progress lines."
     )
+
+
+def load_job_settings() -> JobSettings:
+    """The settings of the environment. Raises BadConfig `invalid`, naming each that is wrong."""
+    try:
+        return JobSettings()
+    except ValidationError as error:
+        wrong = (f"WEFT_JOBS_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise BadConfig("invalid", "; ".join(wrong)) from error

@@ -22,13 +22,10 @@ from sqlalchemy import Engine
 from server.errors import ServerError
 from server.jobs import queue
 from server.jobs.child import LOG_NAME, Child
-from server.jobs.settings import JobSettings
-from server.jobs.work import Work, load_work
+from server.jobs.settings import JobSettings, load_job_settings
+from server.jobs.work import Work
 from server.settings import Settings
 from shared.errors import WeftError
-
-#: What a refinement is made of; named here, not imported: see `work`.
-REFINEMENT_WORK = "server.publish.refinement:refinement_work"
 
 #: Seconds after which the queue is looked at even though nobody rang.
 QUEUE_INTERVAL = 2.0
@@ -46,12 +43,11 @@ class Supervisor:
         self,
         settings: Settings,
         engine: Engine,
-        work: Work | None = None,
+        work: Work,
         jobs: JobSettings | None = None,
     ) -> None:
         self._folder, self._engine = settings.jobs_dir, engine
-        self._work = work or load_work(REFINEMENT_WORK, settings, engine)
-        self._jobs = jobs or JobSettings()
+        self._work, self._jobs = work, jobs or load_job_settings()
         self._lock = threading.Lock()
         self._children: dict[int, Child] = {}
         self._threads: dict[int, threading.Thread] = {}

@@ -1,20 +1,14 @@
 """What is run: the contract between the queue and the rooms that know what a refinement is.
 
-The queue is one of the commons and imports no room, so the work is handed to it, or named:
-`load_work("package.module:name")` gives the object of that name, made once per server.
+The queue is one of the commons and imports no room, so the app hands it the work.
 
 A work's folder outlives the child: a second start finds there what the first one left.
 """
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Protocol
-
-from sqlalchemy import Engine
-
-from server.settings import Settings
 
 
 class Work(Protocol):
@@ -40,10 +34,3 @@ class Work(Protocol):
         again after a crash in the middle. Raises WeftError where the results cannot be used.
         """
         ...
-
-
-def load_work(name: str, settings: Settings, engine: Engine) -> Work:
-    """The work that `module:factory` makes."""
-    module, _, factory = name.partition(":")
-    work: Work = getattr(importlib.import_module(module), factory)(settings, engine)
-    return work

@@ -20,7 +20,6 @@ from server.publish.publishing import Stored, publish_package, publish_version, 
 from server.publish.spec import JobSpec, Result
 from server.settings import Settings
 from server.storage.base import BlobStore
-from server.storage.local import LocalStore
 from server.tables import Refinement, now
 
 
@@ -106,8 +105,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, beside)
     beside.replace(target)
-
-
-def refinement_work(settings: Settings, engine: Engine) -> RefinementWork:
-    """The work of a server that keeps its blobs in its data folder."""
-    return RefinementWork(settings, engine, LocalStore(settings.blobs_dir))
