@@ -32,7 +32,7 @@ from server.rollouts.routes import router as rollouts
 from server.settings import Settings
 from server.storage.base import BlobStore
 from server.storage.local import LocalStore
-from shared.errors import NoSpace
+from shared.errors import NoSpace, WeftError
 
 LOCK_NAME = "server.lock"
 
@@ -84,7 +84,11 @@ def _health() -> Health:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    stack = await run_in_threadpool(_start, app)
+    try:
+        stack = await run_in_threadpool(_start, app)
+    except WeftError as error:
+        app.state.start_error = error  # for the command line: the HTTP server shows a traceback
+        raise
     try:
         yield
     finally:

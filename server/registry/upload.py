@@ -28,6 +28,7 @@ from server.registry.versions import add_version, check_schema, describe_version
 from server.registry.weights import Checked, check
 from server.storage.base import BlobStore, Incoming, Kept
 from server.tables import Model
+from shared.errors import BadWeights
 
 PIECE_BYTES = 1024 * 1024
 
@@ -91,11 +92,18 @@ async def _stream(request: Request, incoming: Incoming, max_bytes: int) -> None:
 def _store(engine: Engine, upload: Upload, incoming: Incoming, once: Once) -> Response:
     incoming.finish()
     model = _look_up(engine, upload)
-    learnable = learnable_of(model, upload.modules)
-    checked = check(incoming.path, learnable, model.buffers)  # 3
+    checked = _check(model, upload, incoming)  # 3
     check_schema(model, checked, upload.new_schema)
     kept = incoming.keep()  # 4
     return _number(engine, upload, checked, kept, once.with_body(kept.sha256))  # 5
+
+
+def _check(model: Model, upload: Upload, incoming: Incoming) -> Checked:
+    try:
+        return check(incoming.path, learnable_of(model, upload.modules), model.buffers)
+    except BadWeights as error:  # whoever sent it knows no path of ours
+        message = error.message.replace(str(incoming.path), "the upload")
+        raise BadWeights(error.code.rpartition(".")[2], message) from error
 
 
 def _number(engine: Engine, upload: Upload, checked: Checked, kept: Kept, once: Once) -> Response:

@@ -1,0 +1,45 @@
+"""What an operator can set, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.settings import load_settings
+from shared.errors import BadConfig
+
+
+def test_defaults_are_local(monkeypatch):
+    settings = load_settings()
+    assert settings.is_loopback
+    assert settings.is_sqlite
+    assert settings.url.endswith("var/server/weft.db")
+
+
+def test_the_environment_counts_and_lists_are_split(monkeypatch):
+    monkeypatch.setenv("WEFT_PORT", "9000")
+    monkeypatch.setenv("WEFT_DATASET_ROOTS", "/data, s3://bucket/images")
+    settings = load_settings(poll_interval=5)
+    assert settings.port == 9000
+    assert settings.dataset_roots == ("/data", "s3://bucket/images")
+    assert settings.poll_interval == 5
+
+
+def test_a_public_address_needs_a_key():
+    with pytest.raises(BadConfig, match="WEFT_ADMIN_KEY must be set"):
+        load_settings(host="0.0.0.0")
+    assert not load_settings(host="0.0.0.0", admin_key="c0ffee").is_loopback
+
+
+@pytest.mark.parametrize("name", ["admin_key", "enrolment_token"])
+def test_a_placeholder_is_refused_on_a_public_address(name):
+    secrets = {"admin_key": "good", "enrolment_token": "good"} | {name: "changeme"}
+    with pytest.raises(BadConfig, match="placeholder"):
+        load_settings(host="0.0.0.0", **secrets)
+    assert load_settings(**secrets).is_loopback
+
+
+@pytest.mark.parametrize(("name", "value"), [("port", "high"), ("poll_interval", "0")])
+def test_a_wrong_value_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(f"WEFT_{name.upper()}", value)
+    with pytest.raises(BadConfig, match=f"WEFT_{name.upper()}"):
+        load_settings()
