@@ -19,7 +19,7 @@ $(ENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@$(BIN)/python -m benchmarks.demo
+	@$(BIN)/python -m demo
 
 test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal

@@ -1,0 +1,1 @@
+"""Measurements: each writes JSON, and Markdown and a plot made from it, to benchmarks/results/."""
