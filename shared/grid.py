@@ -63,8 +63,13 @@ class Step:
 
 
 def step_at_least(value: float, max_k: int = MAX_K) -> Step:
-    """The smallest step that is not below `value`, with k at most `max_k`."""
-    if not value > 0:
+    """The smallest step that is not below `value`, with k at most `max_k`.
+
+    Raises BadMethod where `value` is beyond every step, or not a number.
+    """
+    if not value <= math.ldexp(max_k, MAX_EXPONENT):
+        raise BadMethod("not_applicable", f"a change of {value:.1e} is beyond every grid")
+    if value <= 0:
         return Step(1, MIN_EXPONENT)
     mantissa, exponent = math.frexp(value)  # value = mantissa * 2^exponent, mantissa in [1/2, 1)
     bits = max_k.bit_length()
@@ -77,16 +82,19 @@ def step_at_least(value: float, max_k: int = MAX_K) -> Step:
 
 
 def product_step(a: Step, b: Step) -> Step:
-    """The step of a product of factors; raises BadMethod where it is too fine for the grid."""
-    if a.e + b.e < MIN_EXPONENT:
-        raise BadMethod("not_applicable", "the factors of this change are too small")
+    """The step of a product of factors; raises BadMethod where no grid has it."""
+    if not MIN_EXPONENT <= a.e + b.e <= MAX_EXPONENT:
+        raise BadMethod("not_applicable", "the factors of this change are too small or too large")
     return Step(a.k * b.k, a.e + b.e)
 
 
 def quantise(
     values: NDArray[np.float64], bits: int, max_k: int = MAX_K
 ) -> tuple[NDArray[np.int64], Step]:
-    """Symbols in +-(2^(bits-1) - 1) and the step that makes the largest value fit unclipped."""
+    """Symbols in +-(2^(bits-1) - 1) and the step that makes the largest value fit unclipped.
+
+    Raises BadMethod where a value is too large for any grid, or not finite.
+    """
     top = (1 << (bits - 1)) - 1
     largest = float(np.abs(values).max(initial=0.0))
     step = step_at_least(largest / top, max_k)
@@ -104,9 +112,8 @@ def add(base: Array, dtype: str, q: NDArray[np.int64], step: Step) -> Array:
         return base
     if max(-int(q.min()), int(q.max())) >= Q_LIMIT:
         raise BadResult("overflow", "a symbol is beyond the grid")
-    total = to_float64(base, dtype) + q * step.value
-    with np.errstate(over="ignore"):
-        rounded = round_to(total, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
+        rounded = round_to(to_float64(base, dtype) + q * step.value, dtype)
     result = np.where(changed, rounded, base)
     if not np.isfinite(to_float64(result[changed], dtype)).all():
         raise BadResult("not_finite", "a decoded weight is not a finite number")
@@ -114,7 +121,7 @@ def add(base: Array, dtype: str, q: NDArray[np.int64], step: Step) -> Array:
 
 
 def round_to(values: NDArray[np.float64], dtype: str) -> Array:
-    """Float64 to the nearest number of `dtype`, ties to even, in storage form."""
+    """Float64 to the nearest number of `dtype`, ties to even, in storage form; NaN stays NaN."""
     if dtype in _NARROW:
         bits = _round_bits(values, *_NARROW[dtype])
         return bits.view(np.float16) if dtype == "F16" else bits
@@ -147,6 +154,7 @@ def _round_bits(
     top = np.uint64(((1 << exponent_bits) - 1) << mantissa_bits)
     rounded = np.minimum(rounded, top)
     rounded = np.where(exponent >= (1 << exponent_bits) - 1, top, rounded)
+    rounded = np.where(np.isnan(values), top | (one << np.uint64(mantissa_bits - 1)), rounded)
     return np.asarray((sign << np.uint64(15)) | rounded, dtype=np.uint16)
 
 

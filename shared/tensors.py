@@ -289,8 +289,9 @@ def write_weights(
 def to_float64(elements: Array, dtype: str) -> NDArray[np.float64]:
     """Elements in storage form as float64; exact for every dtype in FLOATS."""
     if dtype == "BF16":
-        return (elements.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return elements.astype(np.float64)
+        elements = (elements.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(invalid="ignore"):  # a buffer may hold signalling NaNs
+        return elements.astype(np.float64)
 
 
 def open_regular(path: Path) -> int:
