@@ -6,7 +6,8 @@ checks, in order:
     1. the length is the one offered;
     2. the SHA-256 of the file is the one offered;
     3. the header is well formed, and of a format and coder known here;
-    4. model, method, base digest and result digest are the ones offered.
+    4. model, method, base digest and result digest are the ones offered. (A package built by hand
+       may name no model; its digests still bind it.)
 
 Signatures will be checked here, before 1: who says that the result digest is a released version.
 """
@@ -86,7 +87,7 @@ def _check_header(package: PackageReader, wanted: DesiredModel, offer: PackageOf
     # 4. What the header says.
     base = package.base_digest.hex() if package.base_digest else None
     checks = (
-        ("wrong_model", "model", package.header.model, wanted.model),
+        ("wrong_model", "model", package.header.model or wanted.model, wanted.model),
         ("wrong_method", "method", _id(package.header.method), _id(offer.method)),
         ("wrong_base", "base", base, offer.base_digest),
         ("wrong_result", "result", package.result_digest.hex(), wanted.weights_digest),

@@ -245,7 +245,7 @@ class Update(Installation):
         self.journal = self.journal.model_copy(update={"error": fault})
         if before is None or before.code != fault.code:
             self.report("failed_no_change", "deferred")
-        self.enter("deferred")
+        self.enter("deferred", attempts=0)
 
 
 #: The flow. States that are not here are ones to rest in.

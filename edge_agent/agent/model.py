@@ -84,7 +84,8 @@ class Installation:
         """Persist the state, before anything that it stands for is done."""
         if state != self.journal.state:
             _log.debug("%s: %s -> %s", self.model, self.journal.state, state)
-            changes.setdefault("attempts", 0)
+            # The attempt under way has come this far: it is the first at the new state.
+            changes.setdefault("attempts", min(self.journal.attempts, 1))
         self._persist(self.journal.model_copy(update={"state": state, **changes}))
 
     def rest(self, settled: DesiredModel | None) -> None:
