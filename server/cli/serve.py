@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,8 @@ def run(settings: Settings, as_json: bool = False) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     server = _Server(config, f"http://{host}:{listening.getsockname()[1]}", as_json)
     logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "start_error"))
-    with listening:
+    # Uvicorn leaves by SystemExit where it cannot start, and raises Ctrl-C again after its end.
+    with listening, suppress(SystemExit, KeyboardInterrupt):
         server.run(sockets=[listening])
     if hasattr(app.state, "start_error"):
         raise app.state.start_error

@@ -22,6 +22,10 @@ from server.settings import Settings
 from server.storage.base import BlobStore
 from server.tables import Refinement, now
 
+#: Where a refined version's metrics name the blob of its BatchNorm statistics (see
+#: `server.refine.batchnorm`): the next refinement that starts from it unfolds its clone by them.
+STATISTICS_BLOB = "statistics_blob"
+
 
 class RefinementWork:
     """Prepares the folder of a refinement, and publishes what its child made there."""
@@ -33,13 +37,17 @@ class RefinementWork:
         """Write `spec.json` and `base.safetensors`, and return the child's command line."""
         with reading(self._engine) as session:
             row = session.get_one(Refinement, refinement_id)
-            job, blob = self._spec(row), row.base_version.blob
-        base = folder / spec.BASE
-        if not base.exists():
-            with self._blobs.local(blob) as path:
-                _link_or_copy(path, base)
+            job, base = self._spec(row), row.base_version
+        self._fetch(base.blob, folder / spec.BASE)
+        if STATISTICS_BLOB in base.metrics:
+            self._fetch(base.metrics[STATISTICS_BLOB], folder / spec.STATISTICS)
         spec.write_durably(folder / spec.SPEC, job.model_dump_json(indent=1))
         return [sys.executable, "-m", "server.publish.pipeline", str(folder)]
+
+    def _fetch(self, blob: str, place: Path) -> None:
+        if not place.exists():
+            with self._blobs.local(blob) as path:
+                _link_or_copy(path, place)
 
     def _spec(self, row: Refinement) -> JobSpec:
         evaluation = row.evaluation_dataset
@@ -61,14 +69,19 @@ class RefinementWork:
         with reading(self._engine) as session:
             model = session.get_one(Refinement, refinement_id).model
         stored = store(self._blobs, model, folder / spec.PACKAGE, folder / spec.DECODED)
+        unfolded = folder / spec.UNFOLDED
+        kept = {STATISTICS_BLOB: self._blobs.put(unfolded).sha256} if unfolded.exists() else {}
         with writing(self._engine) as session:
             row = session.get_one(Refinement, refinement_id, with_for_update=True)
             if row.state == "running":
-                _publish(session, row, stored, result)
+                _publish(session, row, stored, result, kept)
 
 
-def _publish(session: Session, row: Refinement, stored: Stored, result: Result) -> None:
-    metrics: dict[str, Any] = {"accuracy": result.metrics.get("accuracy_after"), **result.metrics}
+def _publish(
+    session: Session, row: Refinement, stored: Stored, result: Result, kept: dict[str, str]
+) -> None:
+    accuracy = {"accuracy": result.metrics["accuracy_after"]}
+    metrics: dict[str, Any] = accuracy | result.metrics | kept
     version = publish_version(
         session, row.model, stored, "refined", row.base_version, metrics=metrics
     )

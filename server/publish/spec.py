@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SPEC = "spec.json"
 BASE = "base.safetensors"
+STATISTICS = "statistics.safetensors"
 PACKAGE = "package.weft"
 DECODED = "decoded.safetensors"
+UNFOLDED = "unfolded.safetensors"
 RESULT = "result.json"
 ERROR = "error.json"
 LOCK = "lock"
@@ -55,9 +57,15 @@ class Result(BaseModel):
     result_digest: str
     metrics: dict[str, Any] = Field(
         description="accuracy_before, accuracy_refined (before coding), accuracy_after (decoded), "
-        "per_class_before, per_class_after, negative_flips, rows, seconds."
+        "per_class_before, per_class_after, negative_flips, images, seconds."
     )
     tensors: dict[str, dict[str, Any]] = Field(description="Plan and symbols of each tensor.")
+
+
+def sync(path: Path) -> None:
+    """Make the bytes of a written file durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_durably(path: Path, text: str) -> None:

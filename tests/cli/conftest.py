@@ -1,0 +1,125 @@
+"""A `weft` to call, small weights, and a real server process on a free port."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.cli import run
+from server.cli.commands import app
+from shared.tensors import write_weights
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def code(self) -> str:
+        """The code of the error that `--json` printed."""
+        return json.loads(self.err)["error"]["code"]
+
+
+@pytest.fixture
+def weft(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    monkeypatch.delenv("WEFT_SERVER", raising=False)
+
+    def weft(*words: object) -> Done:
+        status = run(app, [str(word) for word in words])
+        return Done(status, *capsys.readouterr())
+
+    return weft
+
+
+def save_weights(path: Path, shift: float = 0.0) -> Path:
+    """A small linear network; `shift` moves a tenth of it."""
+    rng = np.random.Generator(np.random.PCG64(7))
+    W = rng.standard_normal((12, 20)).astype(np.float32)
+    W[:, ::10] += np.float32(shift)
+    bias = np.full(12, shift, np.float32)
+    write_weights(path, {"fc.weight": ("F32", W), "fc.bias": ("F32", bias)})
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return save_weights(tmp_path / "base.safetensors")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return save_weights(tmp_path / "target.safetensors", 0.25)
+
+
+class ServerProcess:
+    """`weft serve` as a process of its own; `url` once it answers."""
+
+    def __init__(self, data: Path, *words: str, **environment: str) -> None:
+        command = [sys.executable, "-c", "from server.cli import main; raise SystemExit(main())"]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("WEFT_")}
+        self.process = subprocess.Popen(
+            [*command, "serve", "--json", "--port", "0", "--data-dir", str(data), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**inherited, **environment},
+        )
+
+    @property
+    def url(self) -> str:
+        assert self.process.stdout is not None
+        text = ""
+        while "}" not in text:
+            line = self.process.stdout.readline()
+            assert line, self.process.stderr and self.process.stderr.read()
+            text += line
+        return str(json.loads(text)["url"])
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """End it; its exit status and what it said on stderr."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server that the session's tests share."""
+    process = ServerProcess(tmp_path_factory.mktemp("server"))
+    yield process.url
+    status, err = process.stop()
+    assert (status, err) == (0, "")
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    started: list[ServerProcess] = []
+
+    def start(data: Path, *words: str, **environment: str) -> ServerProcess:
+        started.append(ServerProcess(data, *words, **environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.stop(signal.SIGKILL)
