@@ -1,0 +1,202 @@
+"""Downloads over a link that misbehaves: each fault ends in success after retry, or clearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edge_agent.errors import AgentError, ServerAway
+from shared.errors import Unreachable
+
+PACKAGES = "/device/v1/packages"
+
+
+def at(path: str, act: Callable[[Any], None]) -> Callable[[Any], bool]:
+    """A fault for the next request whose path contains `path`."""
+
+    def fault(handler: Any) -> bool:
+        if path not in handler.path:
+            return False
+        act(handler)
+        return True
+
+    return fault
+
+
+def cut_at(count: int) -> Callable[[Any], bool]:
+    return at(PACKAGES, lambda h: h.package(h.plane.files[h.path.rpartition("/")[2]], count))
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> Callable[[Any], bool]:
+    return at(PACKAGES, lambda h: h.answer(status, body, **headers))
+
+
+@pytest.fixture
+def ready(bench: Any, plane: Any, shelf: Any) -> Any:
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    return bench
+
+
+def test_a_cut_download_goes_on_where_it_stopped(ready: Any, plane: Any, shelf: Any) -> None:
+    plane.faults = [cut_at(100), cut_at(150)]
+    assert ready.round() == []
+    assert ready.in_use() == shelf.digests[1]
+    ranges = [headers.get("range") for headers in plane.asked(PACKAGES)]
+    assert ranges == [None, "bytes=100-", "bytes=250-"]
+    sha256 = shelf.packages["full-1"].sha256
+    assert plane.asked(PACKAGES)[1]["if-range"] == f'"{sha256}"'
+
+
+def test_a_download_goes_on_after_a_restart(ready: Any, plane: Any, shelf: Any) -> None:
+    plane.faults = [cut_at(1000), *(at(PACKAGES, lambda h: h.problem(503, "x.y")) for _ in "123")]
+    assert ready.round() == ["download.interrupted"]
+    assert ready.round() == []
+    assert plane.asked(PACKAGES)[-1]["range"] == "bytes=1000-"
+    assert ready.in_use() == shelf.digests[1]
+
+
+def test_a_long_outage_does_not_use_up_the_attempts(ready: Any, plane: Any, shelf: Any) -> None:
+    ready.settings["max_attempts"] = 1
+    for _ in range(4):
+        plane.faults = [at(PACKAGES, lambda h: h.problem(502, "x.y")) for _ in "123"]
+        assert ready.round() == ["download.interrupted"]
+    assert ready.round() == []
+
+
+def test_the_servers_retry_after_is_respected(ready: Any, plane: Any) -> None:
+    plane.faults = [answer(503, Retry_After="120")]
+    assert ready.round() == []
+    assert ready.pauses == [120.0]
+
+
+def test_a_server_that_ignores_ranges_starts_over(ready: Any, plane: Any, shelf: Any) -> None:
+    whole = shelf.packages["full-1"].path.read_bytes()
+    plane.faults = [cut_at(100), answer(200, whole)]
+    assert ready.round() == []
+    assert len(plane.asked(PACKAGES)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (answer(200, b"x" * 100, Content_Encoding="gzip"), "download.bad_answer"),
+        (answer(200, b"x" * 100, ETag='"other"'), "download.bad_answer"),
+        (answer(206, b"x" * 100, Content_Range="bytes 5-104/105"), "download.bad_answer"),
+        (answer(206, b"x" * 100), "download.bad_answer"),
+        (answer(204), "download.bad_answer"),
+        (answer(200, b"x" * 100_000), "download.too_long"),
+        (answer(302, Location="https://elsewhere.example/"), "server.refused"),
+        (answer(404, b'{"code": "package.not_found", "detail": "gone"}'), "server.refused"),
+        (answer(404, b"<html>"), "server.refused"),
+    ],
+)
+def test_wrong_answers_are_named_and_tried_again(
+    ready: Any, plane: Any, shelf: Any, fault: Any, code: str
+) -> None:
+    plane.faults = [fault]
+    assert ready.round() == [code]
+    assert ready.in_use() is None
+    assert ready.round() == []
+    assert ready.in_use() == shelf.digests[1]
+
+
+def test_flipped_bits_are_found_and_fetched_again(ready: Any, plane: Any, shelf: Any) -> None:
+    data = bytearray(shelf.packages["full-1"].path.read_bytes())
+    data[len(data) // 2] ^= 4
+    plane.faults = [answer(200, bytes(data))]
+    assert ready.round() == ["trust.wrong_sha256"]
+    assert ready.round() == []
+    assert "range" not in plane.asked(PACKAGES)[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"method": "xor"}, "trust.wrong_method"),
+        ({"size": 100}, "download.too_long"),
+    ],
+)
+def test_an_offer_that_does_not_fit_its_package(
+    bench: Any, plane: Any, shelf: Any, changes: dict[str, Any], code: str
+) -> None:
+    wanted = shelf.wanted(1, "full-1")
+    plane.offer(
+        shelf, wanted.model_copy(update={"package": wanted.package.model_copy(update=changes)})
+    )
+    assert bench.round() == [code]
+    assert bench.in_use() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"weights_digest": "0" * 64}, "trust.wrong_result"),
+        ({"model": "faces"}, "trust.wrong_model"),
+    ],
+)
+def test_a_package_for_something_else_is_refused_before_it_is_decoded(
+    bench: Any, plane: Any, shelf: Any, changes: dict[str, Any], code: str
+) -> None:
+    bench.settings["models"] = {"digits": {}, "faces": {}}
+    plane.offer(shelf, shelf.wanted(1, "full-1").model_copy(update=changes))
+    assert bench.round() == [code]
+    assert [r.result for r in plane.reports] == ["failed_no_change"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "code"),
+    [
+        (500, b"", ServerAway, "server.unreachable"),
+        (200, b"<html>hotel wifi</html>", Unreachable, "server.bad_answer"),
+        (200, b'{"models": [{"model": "../x"}]}', Unreachable, "server.bad_answer"),
+        (200, b"[" * 2_000_000, Unreachable, "server.bad_answer"),
+        (301, b"", Unreachable, "server.refused"),
+        (401, b"", AgentError, "agent.token_refused"),
+    ],
+)
+def test_polls_that_make_no_sense(
+    bench: Any, plane: Any, status: int, body: bytes, error: type[Exception], code: str
+) -> None:
+    plane.faults = [at("/desired", lambda h: h.answer(status, body))]
+    with pytest.raises(error) as raised:
+        bench.round()
+    assert raised.value.code == code  # type: ignore[attr-defined]
+    assert bench.round() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "used"), [("1e9", 86400.0), ("nan", 60.0), ("soon", 60.0), ("0", 0.05)]
+)
+def test_the_interval_is_bounded(bench: Any, plane: Any, said: str, used: float) -> None:
+    from edge_agent.agent.loop import running
+
+    plane.interval = said
+    with running(bench.config, bench.pauses.append) as agent:
+        assert agent.round()[0] == used
+
+
+def test_an_unanswered_report_is_sent_again_with_the_same_bytes(
+    ready: Any, plane: Any, shelf: Any
+) -> None:
+    def lose_the_answer(handler: Any) -> None:
+        handler.plane.bodies.append(b"lost")
+        handler.close_connection = True
+
+    plane.faults = [at("/reports", lose_the_answer)]
+    with pytest.raises(ServerAway):
+        ready.round()
+    pending = (ready.config.state_dir / "reports.json").read_bytes()
+    assert ready.round() == []
+    assert plane.bodies[0] == b"lost"
+    assert plane.bodies[1].decode() in pending.decode().replace('\\"', '"')
+    assert [r.counter for r in plane.reports] == [1]
+
+
+def test_a_refused_report_does_not_block_later_ones(ready: Any, plane: Any, shelf: Any) -> None:
+    plane.faults = [at("/reports", lambda h: h.problem(409, "device.counter_reused"))]
+    assert ready.round() == []
+    plane.offer(shelf, shelf.wanted(2, "full-2", 2))
+    assert ready.round() == []
+    assert [r.counter for r in plane.reports] == [2]
