@@ -1,0 +1,147 @@
+"""The clone under training: base + change, one change per storage.
+
+The effective weights are computed in float32 at each step and put into the module by
+`torch.func.functional_call`, which also serves every alias of a tied weight. Parametrisations of
+torch would break tied weights and deep copies, and rename the tensors of the state dict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from server.refine.reparam import REPARAMS, Dense, Reparam, Site
+from server.refine.start import Start
+from server.refine.weights import State, state_of
+from shared import methods
+from shared.errors import BadMethod
+from shared.methods.base import LossyMethod
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is learnt how: a method, its parsed options, the seed, and whether matrices are."""
+
+    method: methods.Method
+    options: Any
+    seed: int
+    matrices: bool = True
+
+
+class Clone:
+    """A model whose weights are base + change.
+
+    `matrices` are the parametrised ones by first name, `vectors` all other learnable tensors, which
+    are trained as they are. All else stays in the module; BatchNorm's statistics move there.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        matrices: dict[str, Reparam],
+        vectors: dict[str, nn.Parameter],
+    ) -> None:
+        self.module, self.dtypes = start.module, start.dtypes
+        self.matrices, self.vectors = matrices, vectors
+        self._shapes = {n: t.shape for n, t in start.module.state_dict().items()}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, as `tensor` or `tensor/part`."""
+        found = {
+            f"{n}/{part}": p for n, m in self.matrices.items() for part, p in m.parameters().items()
+        }
+        return found | self.vectors
+
+    def undecayed(self) -> frozenset[str]:
+        """Names of parameters that weight decay must leave alone."""
+        kept = {f"{n}/{part}" for n, m in self.matrices.items() for part in m.undecayed}
+        return frozenset(kept | {n for n, p in self.vectors.items() if p.dim() < 2})
+
+    def weights(self) -> State:
+        """The effective learnable tensors, differentiable, as they would be stored."""
+        made: State = {}
+        for name, matrix in self.matrices.items():
+            made[name] = _as_stored(matrix.effective().view(self._shapes[name]), self.dtypes[name])
+        return made | dict(self.vectors)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, classes)."""
+        logits: Tensor = functional_call(self.module, dict(self.weights()), (images,))
+        return logits
+
+    def has_shape_of(self, name: str, tensor: Tensor | None) -> bool:
+        """Whether a tensor of the clone has the shape of another."""
+        return tensor is not None and tensor.shape == self._shapes[name]
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[nn.Module]:
+        """The module with the effective weights inside, for measuring."""
+        with torch.no_grad():
+            own = dict(self.module.named_parameters())
+            for name, tensor in self.weights().items():
+                own[name].copy_(tensor)
+        yield self.module
+
+    def state(self) -> State:
+        """All tensors by first names, on the CPU; float32 where they are learnable."""
+        with self.applied() as module:
+            return state_of(module)
+
+
+def clone_for(start: Start, plan: Plan, device: torch.device) -> Clone:
+    """A clone that learns matrices by the plan's method, and the other tensors as they are."""
+    module = start.module.to(device)
+    module.requires_grad_(False)
+    state = module.state_dict()
+    matrices: dict[str, Reparam] = {}
+    vectors: dict[str, nn.Parameter] = {}
+    for name in sorted(start.learnable):
+        if state[name].dim() < 2:
+            vectors[name] = nn.Parameter(state[name].clone())
+        elif plan.matrices or name in start.reshaped:
+            kept = name not in start.reshaped
+            matrices[name] = _reparam(name, state[name], plan, device, by_method=kept)
+    return Clone(start, matrices, vectors)
+
+
+def dense_clone(start: Start, device: torch.device) -> Clone:
+    """A clone that learns every tensor as it is: training from scratch."""
+    module = start.module.to(device)
+    module.requires_grad_(False)
+    state = module.state_dict()
+    vectors = {name: nn.Parameter(state[name].clone()) for name in sorted(start.learnable)}
+    return Clone(start, {}, vectors)
+
+
+def _reparam(
+    name: str, weight: Tensor, plan: Plan, device: torch.device, by_method: bool
+) -> Reparam:
+    """The method's parametrisation, or a dense change where that is smaller or the only way."""
+    W = weight.reshape(weight.shape[0], -1).cpu().double().numpy()
+    dense = Dense(Site(W, name, plan.options, {}, plan.seed, device))
+    method = plan.method
+    if not by_method or not isinstance(method, LossyMethod):
+        return dense
+    if method.count(W.shape[0], W.shape[1], plan.options) >= W.size:
+        return dense
+    try:
+        frozen = method.prepare(W, name, plan.options)
+    except BadMethod:
+        return dense
+    return REPARAMS[method.id](Site(W, name, plan.options, frozen, plan.seed, device))
+
+
+def _as_stored(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rounded to the stored dtype, gradients passing straight through.
+
+    A low-precision weight swallows small changes; training has to see that.
+    """
+    if dtype in (torch.float32, torch.float64):
+        return weight
+    return weight + (weight.to(dtype).float() - weight).detach()

@@ -1,0 +1,161 @@
+"""A refinement, step by step: from a base and data to what a package is made of.
+
+job = Job(spec, folder)
+refined = job.train(report)                     # parameters per matrix, other new values
+coded = code_matrices(..., refined.parameters)  # packaging
+settled = job.settle(refined, coded.decoded())  # BatchNorm on what devices will hold, folded
+finish(coded, settled.others, ..., schema=refined.schema)
+job.evaluate(decoded file)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from server import zoo
+from server.errors import BadDataset
+from server.refine import batchnorm
+from server.refine.batches import Batches
+from server.refine.checkpoint import Checkpoint
+from server.refine.effective import Clone, Plan, clone_for
+from server.refine.evaluate import Measure, Scores
+from server.refine.loop import Report, fit
+from server.refine.outcome import Refined, Settled, collect, moved
+from server.refine.reparam import REPARAMS
+from server.refine.spec import JobSpec
+from server.refine.start import Start, start_from
+from server.refine.weights import State, from_storage, load_into, load_state
+from server.registry.opening import ImageDataset, open_dataset
+from shared import methods
+from shared.tensors import Array
+
+
+def train(spec: JobSpec, folder: Path | None, report: Report) -> Refined:
+    """As `Job(spec, folder).train(report)`, for callers that need nothing afterwards."""
+    return Job(spec, folder).train(report)
+
+
+class Job:
+    """A refinement with its data in memory. `folder` takes the checkpoint; None: keeps none.
+
+    Raises WeftError: BadDataset, BadWeights, BadModel, BadMethod.
+    """
+
+    def __init__(self, spec: JobSpec, folder: Path | None = None) -> None:
+        recipe = spec.recipe
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        self.spec, self._folder = spec, folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        method = methods.get(spec.method)
+        options = methods.options(method, spec.options)
+        self.plan = Plan(method, options, recipe.seed, recipe.matrices)
+        self.base = load_state(spec.base)
+        dataset = open_dataset(spec.dataset)
+        self.classes = dataset.classes
+        everything = Batches.of(dataset, self.device)
+        self._check_fit(dataset, everything)
+        self.data, self.held_out = everything.split(recipe.held_out, recipe.seed)
+        if not len(self.data):
+            raise BadDataset("empty", f"{spec.dataset}: nothing is left to train on")
+
+    def train(self, report: Report) -> Refined:
+        """Train, from the checkpoint where there is one; `report` hears of the progress."""
+        clone = self._clone()
+        rate = self.spec.recipe.learning_rate or REPARAMS[self.spec.method].rate
+        run = self.spec.model_dump(mode="json", exclude={"base", "statistics"})
+        checkpoint = Checkpoint(self._folder, run) if self._folder else None
+        history = fit(clone, self.data, self.held_out, self.spec.recipe, rate, report, checkpoint)
+        return collect(clone, self.base, self.plan, history)
+
+    def settle(self, refined: Refined, decoded: Mapping[str, Array]) -> Settled:
+        """Re-estimate BatchNorm on the weights that devices will hold, and fold it away.
+
+        `decoded` are the coded tensors by name, in storage form; all others are taken from
+        `refined`.
+        """
+        coded = {n: from_storage(a, refined.schema[n].dtype) for n, a in decoded.items()}
+        module = self._placed(self._target(), refined.state | coded)
+        norms = batchnorm.find_norms(module, _sample(self.data))
+        batchnorm.reestimate(module, self.data)
+        new = {n: t.detach().cpu() for n, t in module.state_dict().items()}
+        folded, statistics = batchnorm.fold(new, self.base, norms)
+        travelling = {t: new[t] for n in norms for t in (n.mean, n.var) if t not in folded}
+        others = {n: v for n, v in refined.others.items() if n not in decoded}
+        others |= {n: t.double().numpy() for n, t in (travelling | folded).items()}
+        return Settled(moved(others, self.base), statistics)
+
+    def evaluate(self, weights: Path) -> Scores:
+        """How the target does with the weights of a file, compared with the base."""
+        return self.evaluate_state(load_state(weights))
+
+    def evaluate_state(self, state: State) -> Scores:
+        """As `evaluate`, for tensors by first names."""
+        return self.measure.of(self._placed(self._target(), state))
+
+    @cached_property
+    def measure(self) -> Measure:
+        """On the evaluation data, else the held-out share, else all; knows the base's answers."""
+        data = self.held_out if len(self.held_out) else self.data
+        if self.spec.evaluation_dataset is not None:
+            data = Batches.of(open_dataset(self.spec.evaluation_dataset), self.device)
+        base = self._placed(self._build(self.spec.arguments), self.base)
+        return Measure(base, data, self.classes)
+
+    def _build(self, arguments: Mapping[str, Any]) -> nn.Module:
+        return zoo.get(self.spec.architecture, self.spec.model_modules).build(arguments)
+
+    def _target(self) -> nn.Module:
+        torch.manual_seed(self.spec.recipe.seed)  # for the start values of what the base lacks
+        target = self.spec.target_arguments
+        return self._build(self.spec.arguments if target is None else target)
+
+    def _placed(self, module: nn.Module, state: State) -> nn.Module:
+        """`module` in float32 on the training device, with `state` inside."""
+        module.float()
+        load_into(module, state)
+        return module.to(self.device)
+
+    def _clone(self) -> Clone:
+        start = start_from(self.base, self._target())
+        start.module.to(self.device)
+        norms = batchnorm.find_norms(start.module, _sample(self.data))
+        kept = [n for n in norms if n.var not in start.reshaped]
+        held = start.module.state_dict()
+        load_into(start.module, batchnorm.unfold(held, self._statistics(start), kept))
+        return clone_for(start, self.plan, self.device)
+
+    def _statistics(self, start: Start) -> State:
+        """BatchNorm's statistics under the base: those kept with it, else estimated."""
+        if self.spec.statistics is not None:
+            statistics = load_state(self.spec.statistics)
+        else:
+            module = self._placed(self._target(), start.module.state_dict())
+            batchnorm.reestimate(module, self.data.first(batchnorm.SAMPLE))
+            statistics = dict(module.state_dict())
+        return {n: t.to(self.device) for n, t in statistics.items()}
+
+    def _check_fit(self, dataset: ImageDataset, data: Batches) -> None:
+        """Raise BadDataset where the target cannot take the images or lacks a class."""
+        module = self._placed(self._target(), {}).eval()
+        try:
+            with torch.no_grad():
+                shape = tuple(module(_sample(data)).shape)
+        except RuntimeError as error:
+            found = f"the model cannot take images of {dataset.images.shape[1:]}: {error}"
+            raise BadDataset("bad_image", f"{self.spec.dataset}: {found}") from error
+        top = int(dataset.labels.max())
+        if len(shape) != 2 or top >= shape[1]:
+            found = f"label {top}, and the model gives {shape[1:]} outputs"
+            raise BadDataset("bad_label", f"{self.spec.dataset}: {found}")
+
+
+def _sample(data: Batches) -> Tensor:
+    """A few images, to see how the model runs."""
+    return next(data.plain(4))[0]

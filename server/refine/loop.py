@@ -1,0 +1,141 @@
+"""The training loop: plain stochastic gradient descent on the cross entropy.
+
+Order, augmentation and dropout of an epoch depend on the seed and the epoch's number alone, so a
+training that resumes at an epoch's end gives the same weights as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from server.errors import BadRefinement
+from server.refine.batches import Batches
+from server.refine.checkpoint import Checkpoint
+from server.refine.effective import Clone
+from server.refine.evaluate import accuracy
+from server.refine.recipe import Recipe
+from shared import prng
+
+Report = Callable[[dict[str, Any]], None]
+
+#: Seconds between two progress reports inside an epoch.
+_INTERVAL = 1.0
+
+
+@dataclass
+class Progress:
+    """Reports of one stage, and how long the rest will take by what was done in this run."""
+
+    report: Report
+    stage: str
+    epochs: int
+    steps: int  # of an epoch
+    done: int = 0  # epochs that an earlier run finished
+
+    def __post_init__(self) -> None:
+        self._began = self._told = time.monotonic()
+
+    def step(self, epoch: int, step: int, loss: Tensor) -> None:
+        """Say how far the epoch is, at most once an interval: reading the loss stops the device."""
+        if time.monotonic() - self._told >= _INTERVAL:
+            self._tell(epoch, step, float(loss), None)
+
+    def epoch(self, epoch: int, loss: float, held_out: float | None) -> None:
+        """Say how the epoch ended."""
+        self._tell(epoch, self.steps, loss, held_out)
+
+    def _tell(self, epoch: int, step: int, loss: float, held_out: float | None) -> None:
+        self._told = time.monotonic()
+        now = epoch * self.steps + step
+        here = max(1, now - self.done * self.steps)
+        left = (self.epochs * self.steps - now) * (self._told - self._began) / here
+        line = {"stage": self.stage, "epoch": epoch + 1, "epochs": self.epochs, "step": step}
+        told = {"steps": self.steps, "loss": round(loss, 5), "accuracy": held_out}
+        self.report({**line, **told, "seconds_left": round(left, 1)})
+
+
+def fit(
+    clone: Clone,
+    data: Batches,
+    held_out: Batches,
+    recipe: Recipe,
+    top_rate: float,
+    report: Report,
+    checkpoint: Checkpoint | None = None,
+    stage: str = "refine",
+) -> list[dict[str, float | None]]:
+    """Train `clone` in place; returns loss and held-out accuracy of each epoch.
+
+    `top_rate` is the highest learning rate. Continues from `checkpoint` where it holds something,
+    and keeps it up to date. Raises BadRefinement `bad_recipe` where the loss is no number any more.
+    """
+    optimizer = _optimizer(clone, recipe, top_rate)
+    history = checkpoint.restore(clone, optimizer) if checkpoint else []
+    steps = data.steps(recipe)
+    progress = Progress(report, stage, recipe.epochs, steps, done=len(history))
+    for epoch in range(len(history), recipe.epochs):
+        torch.manual_seed(prng.stream_key(recipe.seed, f"dropout/{epoch}") >> 1)
+        clone.module.train()
+        total = torch.zeros((), device=data.labels.device)
+        for step, (images, labels) in enumerate(data.epoch(recipe, epoch)):
+            rate = recipe.rate(epoch * steps + step, recipe.epochs * steps, top_rate)
+            loss = _step(clone, optimizer, rate, images, labels, recipe)
+            total += loss
+            progress.step(epoch, step, loss)
+        mean = float(total) / steps
+        if not math.isfinite(mean):
+            found = f"the loss is {mean} in epoch {epoch + 1}; the learning rate may be too high"
+            raise BadRefinement("bad_recipe", found)
+        score = _held_out(clone, held_out)
+        history.append({"loss": mean, "accuracy": score})
+        progress.epoch(epoch, mean, score)
+        if checkpoint:
+            checkpoint.save(clone, optimizer, history)
+    return history
+
+
+def _step(
+    clone: Clone,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+) -> Tensor:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = cross_entropy(clone(images), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
+
+
+def _held_out(clone: Clone, held_out: Batches) -> float | None:
+    if not len(held_out):
+        return None
+    with clone.applied() as module:
+        return accuracy(module, held_out)
+
+
+def _optimizer(clone: Clone, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
+    parameters, undecayed = clone.parameters(), clone.undecayed()
+    groups = [
+        {
+            "params": [p for n, p in parameters.items() if n not in undecayed],
+            "weight_decay": recipe.weight_decay,
+        },
+        {"params": [p for n, p in parameters.items() if n in undecayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, fused=True)

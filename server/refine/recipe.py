@@ -1,0 +1,60 @@
+"""How a model is trained: the part of a refinement that is not its method."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Share of the steps in which a one-cycle schedule rises, and where it starts.
+_RISE = 0.25
+_FIRST = 1 / 25
+
+
+class Recipe(BaseModel):
+    """Optimizer, schedule, data and seed of a training run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(8, ge=1, le=100_000, description="Passes over the training data.")
+    batch_size: int = Field(128, ge=1, le=65536, description="Images of one step.")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="With decoupled weight decay.")
+    learning_rate: float | None = Field(
+        None, gt=0, le=100, description="Highest rate; by default the method's own."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of `sgd`.")
+    schedule: Literal["one_cycle", "cosine", "constant"] = Field(
+        "one_cycle", description="How the rate changes from step to step."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, le=10, description="Pull of matrices towards the base, per unit of rate."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share taken from the true label.")
+    crop: int = Field(0, ge=0, le=64, description="Shift images by up to so many pixels.")
+    flip: bool = Field(False, description="Mirror half of the images, left to right.")
+    balanced: bool = Field(False, description="Draw all classes equally often.")
+    held_out: float = Field(
+        0.1, ge=0, le=0.9, description="Share of the data kept apart to measure on while training."
+    )
+    seed: int = Field(0, ge=0, lt=1 << 63, description="Of order, augmentation and start values.")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: all.")
+    matrices: bool = Field(
+        True, description="False trains only biases and BatchNorm: a control for comparisons."
+    )
+
+    def rate(self, step: int, steps: int, top: float) -> float:
+        """The learning rate of `step` out of `steps`, at most `top`."""
+        if self.schedule == "constant":
+            return top
+        if self.schedule == "cosine":
+            return top * _half_cosine(step / steps)
+        rise = max(1.0, _RISE * steps)
+        if step < rise:
+            return top * (_FIRST + (1 - _FIRST) * (1 - _half_cosine(step / rise)))
+        return top * _half_cosine((step - rise) / max(1.0, steps - rise))
+
+
+def _half_cosine(x: float) -> float:
+    """1 at 0, falling to 0 at 1."""
+    return (1 + math.cos(math.pi * x)) / 2

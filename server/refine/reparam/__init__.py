@@ -1,0 +1,26 @@
+"""The training half of each method; see `server.refine.reparam.base`."""
+
+from __future__ import annotations
+
+from server.refine.reparam.base import Reparam, Site
+from server.refine.reparam.dense import Dense
+from server.refine.reparam.ka import KnowledgeAugmentation
+from server.refine.reparam.lra import LowRankApproximation
+from server.refine.reparam.lru import LowRankUpdate
+from server.refine.reparam.ml import MappingLearning, MappingLearningDelta
+from server.refine.reparam.rm import RandomMask
+
+__all__ = ["REPARAMS", "Dense", "Reparam", "Site"]
+
+#: Method id -> parametrisation. The lossless methods send what dense training gives.
+REPARAMS: dict[str, type[Reparam]] = {
+    "ka": KnowledgeAugmentation,
+    "ml": MappingLearning,
+    "ml_delta": MappingLearningDelta,
+    "lra": LowRankApproximation,
+    "lru": LowRankUpdate,
+    "rm": RandomMask,
+    "direct": Dense,
+    "xor": Dense,
+    "full": Dense,
+}

@@ -1,0 +1,80 @@
+"""The training half of a method: one weight matrix W (o x i) as base and learnable parameters.
+
+`shared.methods` says what the parameters are and what stays frozen; here they become torch
+parameters in *dimensionless* form, so that one learning rate serves all parts and all layers: a
+step of a given size changes every weight by about the same share of the spread of its matrix.
+
+A parametrisation is one module of this package and one line in `REPARAMS`. It starts at the base
+wherever the method's form can.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Values = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a parametrisation is used: W float64 (o, i), the tensor's name, the run's seed."""
+
+    W: NDArray[np.float64]
+    name: str
+    options: Any
+    frozen: Mapping[str, Any]
+    seed: int
+    device: torch.device
+
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """A float32 copy on the training device."""
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
+
+    def zeros(self, *shape: int) -> nn.Parameter:
+        """A learnable float32 array that starts at 0."""
+        return nn.Parameter(torch.zeros(shape, device=self.device))
+
+    @property
+    def unit(self) -> float:
+        """Spread of the weights; that of a fresh layer where they are all equal."""
+        spread = float(self.W.std())
+        return spread if spread > 0 else 1 / math.sqrt(max(self.W.shape[1], 1))
+
+
+class Reparam(abc.ABC):
+    """A matrix under training."""
+
+    #: The highest learning rate that serves this method with Adam, where the recipe says none.
+    rate: ClassVar[float] = 3e-3
+    #: Parameters that weight decay must not touch.
+    undecayed: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.W = site.tensor(site.W)  # (o, i)
+
+    @abc.abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name, dimensionless."""
+
+    @abc.abstractmethod
+    def effective(self) -> Tensor:
+        """The new weights (o, i), float32, differentiable."""
+
+    @abc.abstractmethod
+    def values(self) -> Values:
+        """The method's parameters as `shared.methods` names them, in the units of the weights."""
+
+
+def float64(tensor: Tensor) -> NDArray[np.float64]:
+    """A detached float64 copy on the CPU."""
+    return tensor.detach().cpu().double().numpy()
