@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -118,3 +119,89 @@ def weights_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+class Fleet:
+    """A model `m` with two versions and a published package between them, and its devices."""
+
+    def __init__(self, server: LiveServer, files: list[Path]) -> None:
+        self.server, self.files, self._counters = server, files, dict[str, int]()
+        self.call("POST", "/api/v1/models", json={"name": "m"})
+        self.digests = [self._upload(path) for path in files]
+
+    def call(self, method: str, path: str, status: int | None = None, **request: object) -> Any:
+        answer = self.server.client.request(method, path, **request)
+        assert answer.status_code == status or (status is None and answer.is_success), answer.text
+        return answer.json()
+
+    def _upload(self, path: Path) -> str:
+        headers = {"Content-Type": "application/octet-stream"}
+        url = "/api/v1/models/m/versions"
+        answer = self.call("POST", url, content=path.read_bytes(), headers=headers)
+        return str(answer["weights_digest"])
+
+    def publish(self, base: int | None, target: int, content: bytes) -> str:
+        """Put a package into store and table, whatever its bytes; its SHA-256."""
+        from sqlalchemy import select
+
+        from server.db import writing
+        from server.tables import Package, Version
+
+        state = self.server.app.state
+        with state.blobs.receive() as incoming:
+            incoming.write(content)
+            kept = incoming.keep()
+        with writing(state.engine) as session:
+            ids = {v.number: v.id for v in session.scalars(select(Version))}
+            package = Package(
+                model_id=1,
+                base_version_id=ids[base] if base else None,
+                target_version_id=ids[target],
+                method="ka" if base else "full",
+                sha256=kept.sha256,
+                size_bytes=kept.size,
+                state="published",
+            )
+            session.add(package)
+        return str(kept.sha256)
+
+    def enrol(self, current: str | None = None, name: str = "cam", **more: object) -> Any:
+        """A new device; its answer, with `headers` to speak as it."""
+        held = {"slots": [current] if current else [], "current": current}
+        body = {"name": name, "token": "enrol-me-please", "models": {"m": held}} | more
+        device = self.call("POST", "/device/v1/enrol", json=body)
+        return device | {"headers": {"Authorization": f"Bearer {device['token']}"}}
+
+    def roll_out(self, version: int) -> Any:
+        return self.call("POST", "/api/v1/rollouts", json={"model": "m", "version": version})
+
+    def poll(self, device: Any, etag: str | None = None) -> Any:
+        """The whole HTTP answer."""
+        headers = device["headers"] | ({"If-None-Match": etag} if etag else {})
+        return self.server.client.get("/device/v1/desired", headers=headers)
+
+    def offer(self, device: Any) -> Any:
+        (model,) = self.poll(device).json()["models"]
+        return model
+
+    def report(self, device: Any, assignment: int | None, digest: str, **changes: object) -> Any:
+        """The whole HTTP answer to a report that all went well, or `changes` to it."""
+        counter = self._counters[device["device_id"]] = (
+            self._counters.get(device["device_id"], 0) + 1
+        )
+        body = {
+            "counter": counter,
+            "model": "m",
+            "assignment": assignment,
+            "result": "committed",
+            "state": "committed",
+            "weights_digest": digest,
+            "slots": [digest],
+        } | changes
+        url = "/device/v1/reports"
+        return self.server.client.post(url, json=body, headers=device["headers"])
+
+
+@pytest.fixture
+def fleet(server: LiveServer, weights_file: Callable[..., Path]) -> Fleet:
+    return Fleet(server, [weights_file(0), weights_file(1)])

@@ -45,7 +45,7 @@ class Once:
         """
         stored = self._stored(session)
         if stored is None:
-            body = create().model_dump_json()
+            body = create().model_dump_json(by_alias=True)
             self._store(session, status, body)
         else:
             status, body = stored.status, stored.body

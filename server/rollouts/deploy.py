@@ -193,7 +193,7 @@ def count_states(session: Session, rollout: Rollout) -> dict[str, int]:
         .where(Assignment.rollout_id == rollout.id)
         .group_by(Assignment.state)
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def _ids(rollout: Rollout) -> dict[str, Any]:

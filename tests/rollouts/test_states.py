@@ -1,0 +1,47 @@
+"""The table of states."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.rollouts.states import FINAL, OPEN, PATH, may_follow, state_after
+from shared.wire import State
+
+
+def test_the_states_are_those_of_the_wire():
+    assert set(State.__args__) == FINAL | OPEN
+
+
+@pytest.mark.parametrize("before", sorted(FINAL))
+def test_nothing_follows_an_end(before):
+    assert not any(may_follow(before, after) for after in FINAL | OPEN)
+
+
+def test_the_path_goes_forward_only():
+    for i, before in enumerate(PATH):
+        assert [may_follow(before, after) for after in PATH] == [j >= i for j in range(len(PATH))]
+
+
+@pytest.mark.parametrize("after", ["aborted", "superseded", "deferred"])
+def test_the_server_takes_back_only_before_the_swap(after):
+    assert may_follow("staged", after)
+    assert not may_follow("swapping", after)
+    assert not may_follow("verifying", after)
+
+
+def test_a_deferred_update_goes_on_anywhere():
+    assert all(may_follow("deferred", after) for after in (*PATH, "committed", "failed"))
+
+
+@pytest.mark.parametrize(
+    ("result", "holds_target", "state"),
+    [
+        ("committed", True, "committed"),
+        ("committed", False, "failed"),
+        ("failed_no_change", False, "failed"),
+        ("failed_rolled_back", False, "rolled_back"),
+        ("failed_unrecovered", False, "failed"),
+    ],
+)
+def test_only_the_right_weights_are_a_success(result, holds_target, state):
+    assert state_after(result, holds_target) == state
