@@ -98,17 +98,19 @@ class _Work:
         self._symbols = package.symbols() if package.has_symbols else None
         self._bytes = package.bytes() if package.has_bytes else None
         for spec, plan in zip(self.target.values(), self.plans, strict=True):
-            self._check(spec, plan.plan)
+            self._check(spec, plan.plan, plan.guard)
 
-    def _check(self, spec: TensorSpec, plan: Plan) -> None:
+    def _check(self, spec: TensorSpec, plan: Plan, guard: Guard) -> None:
         """Only `direct` and `raw` can make a tensor that the base does not have in this form."""
         if plan in (Plan.UNCHANGED, Plan.XOR, Plan.FACTORS) and self._old(spec.name) != spec:
             raise BadPackage("wrong_schema", f"{spec.name!r} is not in the base as it should be")
         lossy = plan in (Plan.DIRECT, Plan.FACTORS)
         if lossy and (self._symbols is None or not spec.is_float):
             raise BadPackage("malformed", f"{spec.name!r} cannot be sent as symbols")
-        if plan is Plan.FACTORS and not isinstance(self._method, LossyMethod):
-            raise BadPackage("malformed", f"{self._method.id} has no factors")
+        if lossy and not isinstance(self._method, LossyMethod):
+            raise BadPackage("malformed", f"{self._method.id} has no symbols")
+        if guard.indices.size and guard.indices[-1] >= spec.size:
+            raise BadPackage("malformed", f"{spec.name!r} has no element {guard.indices[-1]}")
         if plan in (Plan.RAW, Plan.XOR) and self._bytes is None and spec.size:
             raise BadPackage("malformed", f"{spec.name!r} should come as bytes, and none are there")
 
@@ -158,13 +160,9 @@ class _Work:
             done += q.size
 
     def _start(self, spec: TensorSpec, from_zero: bool) -> Callable[[int, int], Array]:
-        """What the change is added to: zeros, the old elements, or both for a new shape."""
-        if from_zero:
-            return lambda begin, end: np.zeros(end - begin, STORAGE[spec.dtype])
-        if self._old(spec.name) == spec:
-            return lambda begin, end: self._old_elements(spec, begin, end)
-        padded = overlap(self._base, spec).reshape(-1)
-        return lambda begin, end: padded[begin:end]
+        """What the change is added to."""
+        base = None if from_zero else self._base
+        return lambda begin, end: overlap(base, spec, begin, end)
 
     def _old_elements(self, spec: TensorSpec, start: int, stop: int) -> Array:
         assert self._base is not None
@@ -178,6 +176,8 @@ class _Work:
         for chunk in self._base.chunks(spec.name):
             out[done : done + chunk.size] = to_float64(chunk, spec.dtype)
             done += chunk.size
+        if not np.isfinite(out).all():
+            raise BadPackage("malformed", f"{spec.name!r} is not finite and has no factors")
         return out.reshape(spec.matrix)
 
     def finish(self) -> None:
@@ -187,13 +187,23 @@ class _Work:
                 source.finish()
 
 
-def overlap(base: WeightsReader | None, spec: TensorSpec) -> Array:
-    """Zeros in the shape of `spec`, with the base's elements where old and new indices overlap."""
-    out = np.zeros(spec.shape, STORAGE[spec.dtype])
+def overlap(base: WeightsReader | None, spec: TensorSpec, start: int, stop: int) -> Array:
+    """Elements `start:stop` of `spec`: the base's where old and new indices overlap, else zeros.
+
+    Nothing of the size of `spec` is allocated: a package may claim any.
+    """
+    out = np.zeros(stop - start, STORAGE[spec.dtype])
     old = base.schema.get(spec.name) if base else None
-    if base and old and old.dtype == spec.dtype and len(old.shape) == len(spec.shape):
-        common = tuple(slice(min(a, b)) for a, b in zip(old.shape, spec.shape, strict=True))
-        out[common] = base.read(old.name)[common]
+    if not (base and old and old.dtype == spec.dtype and len(old.shape) == len(spec.shape)):
+        return out
+    if old == spec:
+        return base.read(spec.name, start, stop).reshape(-1)
+    places = np.unravel_index(np.arange(start, stop), spec.shape)
+    inside = np.logical_and.reduce([p < n for p, n in zip(places, old.shape, strict=True)])
+    if inside.any():
+        common = np.ravel_multi_index([p[inside] for p in places], old.shape)  # ascending
+        first, last = int(common[0]), int(common[-1])
+        out[inside] = base.read(old.name, first, last + 1).reshape(-1)[common - first]
     return out
 
 

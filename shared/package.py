@@ -37,7 +37,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared import coding
 from shared.errors import BadPackage
 from shared.grid import Guard, Step
-from shared.tensors import MAX_DIMENSIONS, STORAGE, Schema, TensorSpec, schema_of
+from shared.tensors import (
+    MAX_DIMENSIONS,
+    METADATA,
+    STORAGE,
+    Schema,
+    TensorSpec,
+    is_shape,
+    open_regular,
+    schema_of,
+)
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4096
@@ -151,7 +160,7 @@ class PackageReader:
     def __init__(self, path: str | os.PathLike[str], max_bytes: int = 1 << 40) -> None:
         self.path = Path(path)
         try:
-            self._fd = os.open(self.path, os.O_RDONLY)
+            self._fd = open_regular(self.path)
         except FileNotFoundError as error:
             raise BadPackage("not_found", f"{self.path}: no such file") from error
         except OSError as error:
@@ -261,7 +270,7 @@ class PackageReader:
         has_base = bool(flags & _HAS_BASE)
         self.base_digest: bytes | None = cursor.take(DIGEST_BYTES) if has_base else None
         self.result_digest: bytes = cursor.take(DIGEST_BYTES)
-        self._schema_changes = cursor.section() if flags & _HAS_SCHEMA else b""
+        self._schema_changes = cursor.section() if flags & _HAS_SCHEMA else None
         self._plan_bytes = cursor.take(cursor.varint())
         self._records = cursor.rest()
 
@@ -363,10 +372,11 @@ def _pack_guard(guard: Guard) -> bytes:
 
 def _unpack_guard(cursor: Cursor) -> Guard:
     entries = [cursor.varint() for _ in range(_count(cursor))]
-    indices = np.cumsum(np.array([e >> 1 for e in entries], np.int64))
-    if len(indices) > 1 and not (np.diff(indices) > 0).all():
+    gaps = [entry >> 1 for entry in entries]
+    if 0 in gaps[1:] or sum(gaps) >= MAX_RESULT_BYTES:
         raise BadPackage("malformed", "guarded elements are out of order")
-    return Guard(indices.astype(np.int64), np.array([e & 1 for e in entries], np.int64))
+    indices = np.cumsum(np.array(gaps, np.int64))
+    return Guard(indices, np.array([entry & 1 for entry in entries], np.int64))
 
 
 def _count(cursor: Cursor) -> int:
@@ -388,8 +398,8 @@ def _pack_schema(base: Schema, target: Schema) -> bytes:
     return b"".join(parts)
 
 
-def _apply_schema(changes: bytes, schema: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
-    if not changes:
+def _apply_schema(changes: bytes | None, schema: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
+    if changes is None:
         return schema
     cursor = Cursor(changes)
     for _ in range(_count(cursor)):
@@ -404,16 +414,21 @@ def _apply_schema(changes: bytes, schema: dict[str, TensorSpec]) -> dict[str, Te
 
 def _unpack_spec(cursor: Cursor) -> TensorSpec:
     name, dtype, dimensions = cursor.text(), cursor.text(), cursor.varint()
-    if dtype not in STORAGE or dimensions > MAX_DIMENSIONS:
+    if dtype not in STORAGE:
         raise BadPackage("unknown_format", f"tensor {name!r} has dtype {dtype!r}")
-    return TensorSpec(name, dtype, tuple(cursor.varint() for _ in range(dimensions)))
+    if dimensions > MAX_DIMENSIONS or name == METADATA:
+        raise BadPackage("malformed", f"tensor {name!r} cannot be")
+    shape = tuple(cursor.varint() for _ in range(dimensions))
+    if not is_shape(shape):
+        raise BadPackage("malformed", f"tensor {name!r} has an impossible shape")
+    return TensorSpec(name, dtype, shape)
 
 
 def _container(header: PackageHeader, payload_bytes: int) -> bytes:
     """The safetensors header; canonical: sorted keys, no spaces but the padding."""
     weft = json.dumps(header.model_dump(), sort_keys=True, separators=(",", ":"))
     payload = {"dtype": "U8", "shape": [payload_bytes], "data_offsets": [0, payload_bytes]}
-    outer = {"__metadata__": {"weft": weft}, "payload": payload}
+    outer = {METADATA: {"weft": weft}, "payload": payload}
     text = json.dumps(outer, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
@@ -427,7 +442,7 @@ def _read_container(fd: int, size: int) -> tuple[PackageHeader, int]:
         raise BadPackage("malformed", "this is not an update package")
     text = os.pread(fd, length, 8)
     try:
-        weft = json.loads(text)["__metadata__"]["weft"]
+        weft = json.loads(text)[METADATA]["weft"]
         fields = json.loads(weft)
         if fields["format"] != FORMAT:
             raise BadPackage("unknown_format", f"format {fields['format']!r}, known is {FORMAT}")

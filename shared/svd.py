@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared import prng
+from shared.errors import BadResult
 
 Matrix = NDArray[np.float64]
 
@@ -59,7 +60,10 @@ class NumpyLapack:
 
     def svd(self, a: Matrix) -> tuple[Matrix, NDArray[np.float64], Matrix]:
         """See Lapack."""
-        u, s, vt = np.linalg.svd(a, full_matrices=False)
+        try:
+            u, s, vt = np.linalg.svd(a, full_matrices=False)
+        except np.linalg.LinAlgError as error:
+            raise BadResult("broken_arithmetic", "a factorisation did not converge") from error
         return u, s, vt
 
 
@@ -107,7 +111,9 @@ def ties(s: NDArray[np.float64], share: float = TIE_SHARE) -> list[tuple[int, in
 
     Neighbours are chained: a run of small gaps is one cluster.
     """
-    starts = [0, *(np.flatnonzero(s[:-1] - s[1:] > share * s[0]) + 1).tolist()] if s.size else []
+    if not s.size:
+        return []
+    starts = [0, *(np.flatnonzero(s[:-1] - s[1:] > share * s[0]) + 1).tolist()]
     return [(a, b - a) for a, b in zip(starts, [*starts[1:], s.size], strict=True)]
 
 

@@ -50,6 +50,9 @@ STORAGE: dict[str, np.dtype[Any]] = {
 #: The dtypes that a lossy method can change.
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
+#: The one key of a safetensors header that is no tensor.
+METADATA = "__metadata__"
+
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_DIMENSIONS = 16
 CHUNK_ELEMENTS = 1 << 17
@@ -244,9 +247,7 @@ class WeightsWriter:
         layout = sorted(
             self.schema.values(), key=lambda s: (-STORAGE[s.dtype].itemsize, s.name.encode())
         )
-        header: dict[str, Any] = (
-            {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-        )
+        header: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))} if metadata else {}
         self._cursor: dict[str, int] = {}
         offset = 0
         for spec in layout:
@@ -340,7 +341,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _take_metadata(header: dict[str, Any], path: Path) -> dict[str, str]:
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise BadWeights("malformed", f"{path}: the metadata are not texts by name")
     return metadata

@@ -40,7 +40,7 @@ def send_elements(base: WeightsReader | None, spec: TensorSpec, new: Array, bits
     """
     if not spec.is_float:
         return send_raw(spec, np.asarray(new))
-    old = overlap(base, spec)
+    old = overlap(base, spec, 0, spec.size).reshape(spec.shape)
     new = np.asarray(new, np.float64)
     if not np.isfinite(to_float64(old, spec.dtype)).all():
         return send_raw(spec, round_to(new, spec.dtype))

@@ -9,7 +9,7 @@ import numpy as np
 
 from shared.coding import SymbolSource
 from shared.grid import quantise
-from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Symbols, Tensor
+from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Symbols, Tensor, read
 from shared.svd import Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
@@ -48,4 +48,4 @@ class Direct(LossyMethod):
         """The symbols are the change."""
         size = tensor.o * tensor.i
         for start in range(0, size, CHUNK_ELEMENTS):
-            yield symbols.read(min(CHUNK_ELEMENTS, size - start))
+            yield read(symbols, min(CHUNK_ELEMENTS, size - start), tensor.options.bits)

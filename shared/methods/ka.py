@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared import svd
+from shared.errors import BadPackage
 from shared.grid import quantise
 from shared.methods.base import (
     Code,
@@ -88,9 +89,11 @@ class KnowledgeAugmentation(FactorisingMethod):
         return Code([ds, a.reshape(-1), b.reshape(-1)], steps)
 
     def layout(self, tensor: Tensor) -> list[tuple[int, int]]:
-        """See FactorisingMethod."""
-        n = tensor.options.rank
-        return [(1, min(tensor.o, tensor.i)), (tensor.o, n), (n, tensor.i)]
+        """See FactorisingMethod; raises BadPackage where the rank is beyond the matrix."""
+        n, m = tensor.options.rank, min(tensor.o, tensor.i)
+        if n > m:  # larger than the matrix itself: never sent, and an allocation without bound
+            raise BadPackage("malformed", f"{tensor.name}: rank {n} does not fit")
+        return [(1, m), (tensor.o, n), (n, tensor.i)]
 
     def change(
         self, W: Matrix, tensor: Tensor, symbols: list[Matrix], lapack: Lapack = svd.NUMPY

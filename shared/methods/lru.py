@@ -13,6 +13,7 @@ from pydantic import Field
 
 from shared import prng
 from shared.coding import SymbolSource
+from shared.errors import BadPackage
 from shared.grid import quantise
 from shared.methods.base import (
     Code,
@@ -66,7 +67,9 @@ class LowRankUpdate(LossyMethod):
         return Code([q.reshape(-1)], (step,))
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
-        """The product of the integers."""
+        """The product of the integers; raises BadPackage where the rank is beyond the matrix."""
+        if tensor.options.rank > tensor.i:
+            raise BadPackage("malformed", f"{tensor.name}: the rank does not fit")
         shape = (tensor.o, tensor.options.rank)
         L = (
             read(symbols, shape[0] * shape[1], tensor.options.bits)
