@@ -156,7 +156,7 @@ class Update(Installation):
         offer = self.offer
         path = self.slots.package(offer.sha256)
         trust.obtain(self.device.api, offer, path, self.device.wait)
-        self.enter("downloaded")
+        self.enter("downloaded", received=self.offer.size)
 
     def _admit(self) -> None:
         """Look at the package before a slot is given up for it."""
