@@ -49,6 +49,15 @@ TAGS = [
     {"name": "service", "description": "The server itself."},
 ]
 
+#: What any route may answer.
+ANYWHERE = (
+    "request.invalid",
+    "request.unauthorized",
+    "request.forbidden_origin",
+    "service.internal",
+    "database.busy",
+)
+
 
 class Health(BaseModel):
     """The server answers."""
@@ -66,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Errors are `application/problem+json` with a stable `code`; lists are "
         '`{"items": [...], "next": cursor}`; creates accept an `Idempotency-Key`.',
         openapi_tags=TAGS,
+        responses=problems.answers(*ANYWHERE),
         lifespan=_lifespan,
     )
     app.state.settings = settings

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from server.errors import BadDevice
 from server.history.events import record
-from server.rollouts.reports import close_assignment
+from server.rollouts.reports import take_assignment_report
 from server.tables import Device, DeviceModel
 from shared.wire import Report
 
@@ -29,7 +29,7 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
         raise BadDevice(
             "counter_reused", f"report {report.counter} comes after {device.report_counter}"
         )
-    close_assignment(session, device_id, report)
+    take_assignment_report(session, device_id, report)
     device.report_counter, device.report_digest = report.counter, digest
     if report.capabilities is not None:
         device.capabilities = report.capabilities.model_dump()

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from server.errors import BadDevice
 from server.history.events import ids_of, record
 from server.rollouts.deploy import bump, end_if_done
-from server.rollouts.states import FINAL, state_after
+from server.rollouts.states import FINAL, may_follow, state_after
 from server.tables import Assignment, Rollout, Version, now
 from shared.wire import Report
 
 
-def close_assignment(session: Session, device_id: str, report: Report) -> None:
-    """Put the assignment that a report is about into its final state.
+def take_assignment_report(session: Session, device_id: str, report: Report) -> None:
+    """Put the assignment that a report is about into the state that follows.
 
     A report on an assignment that has ended already (superseded while the device worked) changes
     nothing but is kept as an event. Raises BadDevice `unknown_assignment`.
@@ -26,17 +26,17 @@ def close_assignment(session: Session, device_id: str, report: Report) -> None:
     assignment = _assignment_of(session, device_id, report.assignment)
     rollout = session.get_one(Rollout, assignment.rollout_id)
     target = session.get_one(Version, rollout.version_id).weights_digest
-    state = state_after(report.result, report.weights_digest == target)
-    told = _told(report)
-    if assignment.state in FINAL:
-        record(session, "assignment.late_report", told, **ids_of(assignment, rollout))
+    state = state_after(report.result, report.state, report.weights_digest == target)
+    if not may_follow(assignment.state, state):
+        record(session, "assignment.late_report", _told(report), **ids_of(assignment, rollout))
         return
-    assignment.state, assignment.result, assignment.finished_at = state, report.result, now()
-    assignment.held, assignment.error = None, _error(report, state)
-    record(session, f"assignment.{state}", told, **ids_of(assignment, rollout))
-    bump(session, [device_id])
-    session.flush()
-    end_if_done(session, rollout)
+    assignment.state, assignment.error = state, _error(report, state)
+    record(session, f"assignment.{state}", _told(report), **ids_of(assignment, rollout))
+    if state in FINAL:
+        assignment.result, assignment.finished_at, assignment.held = report.result, now(), None
+        bump(session, [device_id])
+        session.flush()
+        end_if_done(session, rollout)
 
 
 def _assignment_of(session: Session, device_id: str, assignment_id: int) -> Assignment:

@@ -39,12 +39,14 @@ def may_follow(before: str, after: str) -> bool:
     return PATH.index(after) >= PATH.index(before)
 
 
-def state_after(result: str, holds_target: bool) -> str:
-    """The final state that a device's result word stands for.
+def state_after(result: str, state: str, holds_target: bool) -> str:
+    """The state that a report leads to: its result word decides, in all but one case.
 
     `committed` counts only with the digest of the target: success is what was loaded and checked,
-    not what was meant.
+    not what was meant. A device that changed nothing may put the update off, to try again.
     """
     if result == "committed":
         return "committed" if holds_target else "failed"
+    if result == "failed_no_change" and state == "deferred":
+        return "deferred"
     return "rolled_back" if result == "failed_rolled_back" else "failed"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from collections import namedtuple
+
 import numpy as np
 import pytest
 
+from server.registry.upload import PIECE_BYTES
+from server.storage import local
+from server.storage.local import LocalIncoming
 from shared.tensors import WeightsReader
 
 BINARY = {"Content-Type": "application/octet-stream"}
@@ -192,3 +198,40 @@ def test_a_range_behind_the_end_and_conditions(server, upload, weights_file):
     other = server.client.get(url, headers={"Range": "bytes=1-", "If-Range": '"other"'})
     known = server.client.get(url, headers={"If-None-Match": etag})
     assert [same.status_code, other.status_code, known.status_code] == [206, 200, 304]
+
+
+def test_an_upload_is_written_piece_by_piece(upload, weights_file, monkeypatch):
+    pieces, write = [], LocalIncoming.write
+
+    def watched(self: LocalIncoming, data: bytes) -> None:
+        pieces.append(len(data))
+        write(self, data)
+
+    monkeypatch.setattr(LocalIncoming, "write", watched)
+    path = weights_file(large__weight=np.ones((1200, 1024), np.float32))
+    assert upload(path).status_code == 201
+    assert sum(pieces) == path.stat().st_size
+    assert max(pieces) < 2 * PIECE_BYTES
+
+
+def test_no_space_is_told_before_anything_is_written(server, upload, weights_file, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(local.shutil, "disk_usage", lambda _: usage(local.RESERVE_BYTES + 10))
+    answer = upload(weights_file())
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage.no_space")
+    assert blobs_of(server) == []
+
+
+def test_an_upload_that_is_cut_off_leaves_nothing(server, upload, weights_file):
+    upload(weights_file()).raise_for_status()
+    head = (
+        f"POST /api/v1/models/m/versions HTTP/1.1\r\nHost: {server.url[7:]}\r\n"
+        "Content-Type: application/octet-stream\r\nContent-Length: 1000\r\n\r\n"
+    )
+    address = server.url[7:].split(":")
+    with socket.create_connection((address[0], int(address[1]))) as connection:
+        connection.sendall(head.encode() + b"x" * 500)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)  # until the server has given up
+    server.stop()
+    assert len(blobs_of(server)) == 1

@@ -148,3 +148,20 @@ def test_rollouts_are_listed(published):
     active = published.call("GET", "/api/v1/rollouts?state=active")["items"]
     assert [r["version"] for r in active] == [2]
     assert published.call("GET", "/api/v1/rollouts/99", status=404)["code"] == "rollout.not_found"
+
+
+def test_a_deferred_update_stays_open(published):
+    device = published.enrol(published.digests[0])
+    rollout = published.roll_out(2)
+    before = published.poll(device)
+    assignment = before.json()["models"][0]["assignment"]
+    later = {
+        "result": "failed_no_change",
+        "state": "deferred",
+        "error": {"code": "storage.no_space", "message": "full"},
+    }
+    published.report(device, assignment, published.digests[0], **later)
+    assert states(published, rollout) == ("active", {"deferred": 1})
+    assert published.poll(device, before.headers["etag"]).status_code == 304
+    published.report(device, assignment, published.digests[1])
+    assert states(published, rollout) == ("finished", {"committed": 1})

@@ -34,14 +34,15 @@ def test_a_deferred_update_goes_on_anywhere():
 
 
 @pytest.mark.parametrize(
-    ("result", "holds_target", "state"),
+    ("result", "said", "holds_target", "state"),
     [
-        ("committed", True, "committed"),
-        ("committed", False, "failed"),
-        ("failed_no_change", False, "failed"),
-        ("failed_rolled_back", False, "rolled_back"),
-        ("failed_unrecovered", False, "failed"),
+        ("committed", "committed", True, "committed"),
+        ("committed", "committed", False, "failed"),
+        ("failed_no_change", "failed", False, "failed"),
+        ("failed_no_change", "deferred", False, "deferred"),
+        ("failed_rolled_back", "rolled_back", False, "rolled_back"),
+        ("failed_unrecovered", "failed", False, "failed"),
     ],
 )
-def test_only_the_right_weights_are_a_success(result, holds_target, state):
-    assert state_after(result, holds_target) == state
+def test_only_the_right_weights_are_a_success(result, said, holds_target, state):
+    assert state_after(result, said, holds_target) == state

@@ -99,8 +99,14 @@ def test_openapi_says_everything(server):
             assert operation.get("summary"), where
             assert operation.get("description"), where
             assert operation.get("tags"), where
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    content = response["content"]["application/problem+json"]
+                    assert content["schema"]["$ref"].endswith("Problem"), where
+                    assert content["examples"], where
             if path.startswith("/api/v1"):
                 assert operation.get("security"), where
+    assert "HTTPValidationError" not in document["components"]["schemas"]
     schemas = document["components"]["schemas"]
     bodies = [n for n in schemas if n.endswith(("In", "Out")) and n not in {"HeldOut", "TensorOut"}]
     assert len(bodies) >= 10
