@@ -27,7 +27,7 @@ class TrustError(UserError):
     area = "trust"
     codes: ClassVar[dict[str, str]] = {
         "wrong_length": "It is downloaded again; if that does not help, check the proxies.",
-        "wrong_sha256": "It is downloaded again; if that does not help, check the proxies.",
+        "wrong_hash": "It is downloaded again; if that does not help, check the proxies.",
         "wrong_model": "Publish a package that was built for this model.",
         "wrong_base": "Publish the package again: its header and its listing disagree.",
         "wrong_result": "Publish the package again: its header and its listing disagree.",

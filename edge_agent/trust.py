@@ -80,7 +80,7 @@ def _check_bytes(path: Path, offer: PackageOffer) -> None:
     # 2. The SHA-256.
     found = _sha256(path)
     if found != offer.sha256:
-        raise TrustError("wrong_sha256", f"the package has SHA-256 {found}, not {offer.sha256}")
+        raise TrustError("wrong_hash", f"the package has SHA-256 {found}, not {offer.sha256}")
 
 
 def _check_header(package: PackageReader, wanted: DesiredModel, offer: PackageOffer) -> None:

@@ -289,7 +289,7 @@ def _worth_another_attempt(error: WeftError, state: State) -> bool:
     if isinstance(error, NoSpace):
         return state in URGENT
     if isinstance(error, TrustError):
-        return state == "downloading" and error.code in ("trust.wrong_length", "trust.wrong_sha256")
+        return state == "downloading" and error.code in ("trust.wrong_length", "trust.wrong_hash")
     return isinstance(error, (Unreachable, DownloadError)) or error.code == "agent.token_refused"
 
 

@@ -106,7 +106,7 @@ def test_flipped_bits_are_found_and_fetched_again(ready: Any, plane: Any, shelf:
     data = bytearray(shelf.packages["full-1"].path.read_bytes())
     data[len(data) // 2] ^= 4
     plane.faults = [answer(200, bytes(data))]
-    assert ready.round() == ["trust.wrong_sha256"]
+    assert ready.round() == ["trust.wrong_hash"]
     assert ready.round() == []
     assert "range" not in plane.asked(PACKAGES)[-1]
 

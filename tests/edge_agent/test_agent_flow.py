@@ -305,8 +305,8 @@ def test_attempts_are_capped(bench: Any, plane: Any, shelf: Any) -> None:
     plane.offer(shelf, shelf.wanted(1, "full-1"))
     wrong = b"x" * shelf.packages["full-1"].size
     plane.files[shelf.packages["full-1"].sha256] = wrong
-    assert bench.round() == ["trust.wrong_sha256"]
-    assert bench.round() == ["trust.wrong_sha256"]
+    assert bench.round() == ["trust.wrong_hash"]
+    assert bench.round() == ["trust.wrong_hash"]
     assert bench.round() == ["agent.too_many_attempts"]
     assert bench.round() == []
     assert plane.reports[-1].error.message.endswith(shelf.packages["full-1"].sha256)
