@@ -221,9 +221,11 @@ def test_unknown_flags_are_refused(read: Open, flags: int) -> None:
 
 @pytest.mark.parametrize("plan", [2, 6, 255])
 def test_an_unknown_plan_is_refused(read: Open, plan: int) -> None:
-    with read(package_of(control(bytes([plan])))) as package:
-        with pytest.raises(BadPackage, match=r"package\.unknown_format"):
-            package.plans(1, 3)
+    with (
+        read(package_of(control(bytes([plan])))) as package,
+        pytest.raises(BadPackage, match=r"package\.unknown_format"),
+    ):
+        package.plans(1, 3)
 
 
 def test_records_that_are_too_short_or_too_long_are_refused(read: Open) -> None:
@@ -237,17 +239,21 @@ def test_records_that_are_too_short_or_too_long_are_refused(read: Open) -> None:
         (bytes([Plan.FACTORS]), step + b"\0" + varint(1 << 40)),
         (bytes([Plan.DIRECT]), b"\0\0"),
     ):
-        with read(package_of(control(plans, records))) as package:
-            with pytest.raises(BadPackage, match=r"package\.malformed"):
-                package.plans(1, 1)
+        with (
+            read(package_of(control(plans, records))) as package,
+            pytest.raises(BadPackage, match=r"package\.malformed"),
+        ):
+            package.plans(1, 1)
 
 
 @pytest.mark.parametrize("gaps", [[4, 0], [4, 1, 8], [(1 << 63) - 1] * 3])
 def test_guarded_elements_out_of_order_are_refused(read: Open, gaps: list[int]) -> None:
     records = Step(1, 0).pack() + b"\0" + varint(len(gaps)) + b"".join(varint(g) for g in gaps)
-    with read(package_of(control(bytes([Plan.FACTORS]), records))) as package:
-        with pytest.raises(BadPackage, match="out of order"):
-            package.plans(1, 1)
+    with (
+        read(package_of(control(bytes([Plan.FACTORS]), records))) as package,
+        pytest.raises(BadPackage, match="out of order"),
+    ):
+        package.plans(1, 1)
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, (1 << 63) - 1])
@@ -313,17 +319,21 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_schema_that_cannot_be_is_refused(read: Open, schema: bytes, code: str) -> None:
-    with read(package_of(control(bytes([Plan.RAW]), schema=schema))) as package:
-        with pytest.raises(BadPackage) as caught:
-            package.target_schema(None)
+    with (
+        read(package_of(control(bytes([Plan.RAW]), schema=schema))) as package,
+        pytest.raises(BadPackage) as caught,
+    ):
+        package.target_schema(None)
     assert caught.value.code == f"package.{code}"
 
 
 def test_there_is_a_plan_for_each_tensor(read: Open) -> None:
     for plans in (b"", bytes(2)):
-        with read(package_of(control(plans, schema=new_tensor()))) as package:
-            with pytest.raises(BadPackage, match=r"package\.wrong_schema"):
-                package.target_schema(None)
+        with (
+            read(package_of(control(plans, schema=new_tensor()))) as package,
+            pytest.raises(BadPackage, match=r"package\.wrong_schema"),
+        ):
+            package.target_schema(None)
 
 
 @pytest.mark.parametrize(
@@ -360,28 +370,37 @@ def test_symbols_beyond_their_bits_are_refused(read: Open) -> None:
     with read(direct([1, 127], (2,))) as package:
         reconstitute(None, package, io.BytesIO())
     for symbols in ([1, 128], [-128, 1], [1 << 30, 0]):
-        with read(direct(symbols, (2,))) as package:
-            with pytest.raises(BadPackage, match="does not fit into 8 bits"):
-                reconstitute(None, package, io.BytesIO())
+        with (
+            read(direct(symbols, (2,))) as package,
+            pytest.raises(BadPackage, match="does not fit into 8 bits"),
+        ):
+            reconstitute(None, package, io.BytesIO())
 
 
 @pytest.mark.parametrize("method", ["xor/1", "full/1"])
 def test_a_lossless_method_has_no_symbols(read: Open, method: str) -> None:
-    with read(direct([1, 2], (2,), method=method, options={})) as package:
-        with pytest.raises(BadPackage, match=r"package\.malformed"):
-            reconstitute(None, package, io.BytesIO())
+    with (
+        read(direct([1, 2], (2,), method=method, options={})) as package,
+        pytest.raises(BadPackage, match=r"package\.malformed"),
+    ):
+        reconstitute(None, package, io.BytesIO())
 
 
 def test_symbols_left_over_are_refused(read: Open) -> None:
-    with read(direct([1, 2, 3], (2,))) as package:
-        with pytest.raises(BadPackage, match="go on after their end"):
-            reconstitute(None, package, io.BytesIO())
+    with (
+        read(direct([1, 2, 3], (2,))) as package,
+        pytest.raises(BadPackage, match="go on after their end"),
+    ):
+        reconstitute(None, package, io.BytesIO())
 
 
 def test_a_promised_tensor_far_beyond_memory_allocates_nothing(read: Open, tmp_path: Path) -> None:
-    with read(direct([1, 2], (1 << 33,))) as package, (tmp_path / "out").open("w+b") as file:
-        with pytest.raises(BadPackage, match="end too early"):  # the file is sparse
-            reconstitute(None, package, file)
+    with (
+        read(direct([1, 2], (1 << 33,))) as package,
+        (tmp_path / "out").open("w+b") as file,
+        pytest.raises(BadPackage, match="end too early"),
+    ):
+        reconstitute(None, package, file)
 
 
 def test_the_wrong_base_is_refused_before_anything_is_written(read: Open, tmp_path: Path) -> None:
