@@ -10,7 +10,7 @@ Such weights predict the same, but cannot be trained on: in training mode BatchN
 own statistics, which are those of mu2, v2. So a training first *unfolds* its clone. The statistics
 for that are kept by the server beside each refined version, in a safetensors file with the two
 tensors `<module>.running_mean` and `<module>.running_var` per BatchNorm (mu2 is taken relative to
-b0). Without such a file they are estimated from training data: the result is the same function.
+b0). Without such a file they are observed while the folded weights predict training data.
 
 All arithmetic here is float64.
 """
@@ -160,6 +160,41 @@ def reestimate(module: nn.Module, data: Batches, batch: int = _BATCH) -> None:
         if norm.num_batches_tracked is not None and tracked is not None:
             norm.num_batches_tracked.copy_(tracked)
     module.eval()
+
+
+def observe(module: nn.Module, data: Batches, batch: int = _BATCH) -> State:
+    """Mean and variance of what enters each BatchNorm while the module predicts `data`.
+
+    Unlike `reestimate`, it relies on the stored statistics, so it is right for folded weights,
+    which make sense with those only.
+    """
+    sums: dict[str, list[Tensor]] = {}
+
+    def add(name: str, x: Tensor) -> None:
+        rows = x.double().transpose(0, 1).flatten(1)  # (C, values)
+        one = torch.full((1,), rows.shape[1], dtype=torch.float64, device=x.device)
+        parts = [one, rows.sum(1), rows.square().sum(1)]
+        if name in sums:
+            parts = [a + b for a, b in zip(sums[name], parts, strict=True)]
+        sums[name] = parts
+
+    hooks = [
+        part.register_forward_pre_hook(lambda _m, args, n=name: add(n, args[0]))
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and part.running_mean is not None
+    ]
+    module.eval()
+    with torch.no_grad():
+        for images, _ in data.plain(batch):
+            module(images)
+    for hook in hooks:
+        hook.remove()
+    found: State = {}
+    for name, (count, total, squares) in sums.items():
+        mean = total / count
+        spread = (squares / count - mean.square()).clamp(min=0) * count / (count - 1).clamp(min=1)
+        found[f"{name}.running_mean"], found[f"{name}.running_var"] = mean, spread
+    return found
 
 
 def _tracked(norm: _BatchNorm) -> Tensor | None:

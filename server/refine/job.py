@@ -31,7 +31,7 @@ from server.refine.reparam import REPARAMS
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
 from server.refine.weights import State, from_storage, load_into, load_state
-from server.registry.opening import ImageDataset, open_dataset
+from server.registry.opening import open_dataset
 from shared import methods
 from shared.tensors import Array
 
@@ -57,10 +57,7 @@ class Job:
         options = methods.options(method, spec.options)
         self.plan = Plan(method, options, recipe.seed, recipe.matrices)
         self.base = load_state(spec.base)
-        dataset = open_dataset(spec.dataset)
-        self.classes = dataset.classes
-        everything = Batches.of(dataset, self.device)
-        self._check_fit(dataset, everything)
+        self.classes, everything = self._opened(spec.dataset)
         self.data, self.held_out = everything.split(recipe.held_out, recipe.seed)
         if not len(self.data):
             raise BadDataset("empty", f"{spec.dataset}: nothing is left to train on")
@@ -81,15 +78,18 @@ class Job:
         `refined`.
         """
         coded = {n: from_storage(a, refined.schema[n].dtype) for n, a in decoded.items()}
-        module = self._placed(self._target(), refined.state | coded)
+        state = refined.state | coded
+        module = self._placed(self._target(), state)
         norms = batchnorm.find_norms(module, _sample(self.data))
         batchnorm.reestimate(module, self.data)
         new = {n: t.detach().cpu() for n, t in module.state_dict().items()}
         folded, statistics = batchnorm.fold(new, self.base, norms)
         travelling = {t: new[t] for n in norms for t in (n.mean, n.var) if t not in folded}
+        settled = travelling | folded
         others = {n: v for n, v in refined.others.items() if n not in decoded}
-        others |= {n: t.double().numpy() for n, t in (travelling | folded).items()}
-        return Settled(moved(others, self.base), statistics)
+        others |= {n: t.double().numpy() for n, t in settled.items()}
+        state |= {n: t.to(state[n].dtype) for n, t in settled.items()}
+        return Settled(moved(others, self.base), statistics, state)
 
     def evaluate(self, weights: Path) -> Scores:
         """How the target does with the weights of a file, compared with the base."""
@@ -104,7 +104,7 @@ class Job:
         """On the evaluation data, else the held-out share, else all; knows the base's answers."""
         data = self.held_out if len(self.held_out) else self.data
         if self.spec.evaluation_dataset is not None:
-            data = Batches.of(open_dataset(self.spec.evaluation_dataset), self.device)
+            data = self._opened(self.spec.evaluation_dataset)[1]
         base = self._placed(self._build(self.spec.arguments), self.base)
         return Measure(base, data, self.classes)
 
@@ -132,28 +132,27 @@ class Job:
         return clone_for(start, self.plan, self.device)
 
     def _statistics(self, start: Start) -> State:
-        """BatchNorm's statistics under the base: those kept with it, else estimated."""
-        if self.spec.statistics is not None:
-            statistics = load_state(self.spec.statistics)
-        else:
-            module = self._placed(self._target(), start.module.state_dict())
-            batchnorm.reestimate(module, self.data.first(batchnorm.SAMPLE))
-            statistics = dict(module.state_dict())
-        return {n: t.to(self.device) for n, t in statistics.items()}
+        """BatchNorm's statistics under the base: those kept with it, else observed."""
+        if self.spec.statistics is None:
+            return batchnorm.observe(start.module, self.data.first(batchnorm.SAMPLE))
+        return {n: t.to(self.device) for n, t in load_state(self.spec.statistics).items()}
 
-    def _check_fit(self, dataset: ImageDataset, data: Batches) -> None:
-        """Raise BadDataset where the target cannot take the images or lacks a class."""
+    def _opened(self, uri: str) -> tuple[tuple[str, ...], Batches]:
+        """Classes and data. Raises BadDataset, also where the target cannot serve them."""
+        dataset = open_dataset(uri)
+        data = Batches.of(dataset, self.device)
         module = self._placed(self._target(), {}).eval()
         try:
             with torch.no_grad():
                 shape = tuple(module(_sample(data)).shape)
         except RuntimeError as error:
             found = f"the model cannot take images of {dataset.images.shape[1:]}: {error}"
-            raise BadDataset("bad_image", f"{self.spec.dataset}: {found}") from error
+            raise BadDataset("bad_image", f"{uri}: {found}") from error
         top = int(dataset.labels.max())
         if len(shape) != 2 or top >= shape[1]:
             found = f"label {top}, and the model gives {shape[1:]} outputs"
-            raise BadDataset("bad_label", f"{self.spec.dataset}: {found}")
+            raise BadDataset("bad_label", f"{uri}: {found}")
+        return dataset.classes, data
 
 
 def _sample(data: Batches) -> Tensor:

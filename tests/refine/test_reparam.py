@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from server.refine.reparam import REPARAMS, Reparam, Site
+from shared import methods
+from shared.methods.base import LossyMethod
+
+CPU = torch.device("cpu")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ka": {"rank": 2},
+    "ml": {"rank": 3},
+    "ml_delta": {"rank": 3},
+    "lra": {"rank": 3},
+    "lru": {"rank": 3},
+    "rm": {"proportion": 0.3},
+    "direct": {},
+}
+SHAPES = [(8, 12), (12, 8), (16, 9), (1, 6)]
+
+
+def _reparam(id_: str, W: np.ndarray) -> tuple[Reparam, LossyMethod, Any]:
+    method = methods.get(id_)
+    assert isinstance(method, LossyMethod)
+    options = methods.options(method, OPTIONS[id_])
+    frozen = method.prepare(W, "layer", options)
+    return REPARAMS[id_](Site(W, "layer", options, frozen, 5, CPU)), method, options
+
+
+def _matrix(shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(3).normal(0, 0.05, shape)
+
+
+def _shake(reparam: Reparam) -> None:
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in reparam.parameters().values():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=draw)
+
+
+def test_every_method_can_be_trained() -> None:
+    assert set(REPARAMS) == set(methods.METHODS)
+
+
+@pytest.mark.parametrize("id_", ["ka", "ml_delta", "lru", "rm", "direct"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_starts_at_the_base(id_: str, shape: tuple[int, int]) -> None:
+    W = _matrix(shape)
+    reparam, _, _ = _reparam(id_, W)
+    np.testing.assert_array_equal(reparam.effective().detach(), W.astype(np.float32))
+
+
+@pytest.mark.parametrize("id_", ["ml", "lra"])
+def test_the_papers_forms_start_at_the_best_low_rank(id_: str) -> None:
+    W = _matrix((8, 12))
+    reparam, _, _ = _reparam(id_, W)
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    best = (U[:, :3] * s[:3]) @ Vt[:3]
+    np.testing.assert_allclose(reparam.effective().detach(), best, atol=1e-7)
+
+
+@pytest.mark.parametrize("id_", OPTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_trained_weights_are_what_the_method_makes_of_the_values(
+    id_: str, shape: tuple[int, int]
+) -> None:
+    W = _matrix(shape)
+    reparam, method, options = _reparam(id_, W)
+    _shake(reparam)
+    new = W + method.effect(W, reparam.values(), "layer", options)
+    np.testing.assert_allclose(reparam.effective().detach(), new, atol=1e-6)
+    assert all(v.dtype == np.float64 for v in reparam.values().values())
+
+
+@pytest.mark.parametrize("id_", OPTIONS)
+def test_every_parameter_is_learnt(id_: str) -> None:
+    reparam, _, _ = _reparam(id_, _matrix((8, 12)))
+    _shake(reparam)  # at the start, some gradients are 0 by construction
+    reparam.effective().square().sum().backward()
+    for name, parameter in reparam.parameters().items():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+
+
+@pytest.mark.parametrize("id_", OPTIONS)
+def test_a_step_moves_the_weights_in_their_own_units(id_: str) -> None:
+    """The same parameters mean the same relative change, whatever the scale of the layer."""
+    changes = []
+    for scale in (1.0, 100.0):
+        W = _matrix((8, 12)) * scale
+        reparam, _, _ = _reparam(id_, W)
+        before = reparam.effective().detach().clone()
+        _shake(reparam)
+        changes.append((reparam.effective().detach() - before) / scale)
+    torch.testing.assert_close(changes[0], changes[1], rtol=1e-3, atol=1e-6)
+
+
+def test_ka_moves_no_null_value_and_equal_ones_together() -> None:
+    draw = np.random.default_rng(0)
+    U, _ = np.linalg.qr(draw.normal(size=(8, 6)))
+    V, _ = np.linalg.qr(draw.normal(size=(12, 6)))
+    s = np.array([3.0, 2.0, 2.0, 2.0, 1.0, 0.0])
+    reparam, _, _ = _reparam("ka", (U * s) @ V.T)
+    _shake(reparam)
+    ds = reparam.values()["ds"]
+    assert ds[1] == ds[2] == ds[3] != 0
+    assert not ds[5:].any()
+    assert ds[0] != ds[1]
+    assert "g" in reparam.undecayed
+
+
+def test_constant_and_zero_matrices_can_learn() -> None:
+    for W in (np.zeros((4, 9)), np.full((4, 9), 0.5)):
+        reparam, method, options = _reparam("ka", W)
+        _shake(reparam)
+        new = W + method.effect(W, reparam.values(), "layer", options)
+        np.testing.assert_allclose(reparam.effective().detach(), new, atol=1e-6)
+        assert np.abs(new - W).max() > 0.01
