@@ -128,8 +128,9 @@ class LossyMethod(Method):
     ) -> Code:
         """Quantise the parameters.
 
-        `caution` widens the clusters of equal singular values where the gate asks for it. Raises
-        BadMethod `method.not_applicable` where this matrix cannot be sent so.
+        `caution` widens the clusters of equal singular values and coarsens the grid of a
+        real-valued change, where the gate asks for it. Raises BadMethod `method.not_applicable`
+        where this matrix cannot be sent so.
         """
 
     @abc.abstractmethod
@@ -192,14 +193,14 @@ def row_blocks(o: int, i: int) -> Iterator[slice]:
         yield slice(start, min(start + height, o))
 
 
-def snap_step(W: Matrix, change: Matrix) -> Step:
+def snap_step(W: Matrix, change: Matrix, caution: float) -> Step:
     """The grid for a real-valued change: min(std(old), std(new)) / 4096, raised until q fits.
 
-    Raises BadMethod where that is finer than any grid.
+    `caution` makes it coarser, as the gate asks. Raises BadMethod where it is finer than any grid.
     """
     spread = min(float(W.std()), float((W + change).std()))
     largest = float(np.abs(change).max(initial=0.0))
-    unit = max(spread / SNAP_FRACTION, largest / (Q_LIMIT // 2))
+    unit = max(caution * spread / SNAP_FRACTION, largest / (Q_LIMIT // 2))
     if unit < math.ldexp(1.0, MIN_EXPONENT):
         raise BadMethod("not_applicable", "these weights are too small for a grid")
     return step_at_least(unit)

@@ -85,7 +85,7 @@ class KnowledgeAugmentation(FactorisingMethod):
         a = np.pad(a, ((0, 0), (0, n - a.shape[1])))
         b = np.pad(b, ((0, n - b.shape[0]), (0, 0)))
         change += (a @ b) * step.value
-        steps = (step, step_ds, snap_step(W, change))
+        steps = (step, step_ds, snap_step(W, change, caution))
         return Code([ds, a.reshape(-1), b.reshape(-1)], steps)
 
     def layout(self, tensor: Tensor) -> list[tuple[int, int]]:

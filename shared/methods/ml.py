@@ -70,7 +70,7 @@ class MappingLearning(FactorisingMethod):
         q, step = quantise(L, options.bits)
         product = (q * step.value) @ basis.R
         change = product if self.keeps_base else product - W
-        return Code([q.reshape(-1)], (step, snap_step(W, change)), basis.pack())
+        return Code([q.reshape(-1)], (step, snap_step(W, change, caution)), basis.pack())
 
     def layout(self, tensor: Tensor) -> list[tuple[int, int]]:
         """See FactorisingMethod."""
