@@ -34,18 +34,17 @@ def replacing(target: Path, mode: int = PUBLIC) -> Iterator[BinaryIO]:
     After an error in the block, `target` is as it was and the new file is gone.
     """
     beside = target.with_name(f".{target.name}.{os.getpid()}{SUFFIX}")
-    with _seam(target):
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with _seam(target), os.fdopen(descriptor, "w+b") as file:
-            yield file
-            sync(file)
         with _seam(target):
+            beside.unlink(missing_ok=True)
+            with open(beside, "x+b", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+                yield file
+                sync(file)
             beside.replace(target)
             sync_directory(target.parent)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
 
 

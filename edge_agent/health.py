@@ -11,7 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from edge_agent.config import ModelConfig
+from edge_agent.config import PREFIX, ModelConfig
 from edge_agent.errors import HealthError
 from shared.wire import Health
 
@@ -24,10 +24,12 @@ def check(model: str, config: ModelConfig, weights: Path, digest: str) -> Health
     if config.health_command is None:
         return "unverified"
     told = {"WEFT_MODEL": model, "WEFT_WEIGHTS": str(weights), "WEFT_DIGEST": digest}
+    # The agent's own settings stay its own: the enrolment token may be among them.
+    given = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     try:
         done = subprocess.run(  # noqa: S603 - the operator's own command, without a shell
             config.health_command,
-            env={**os.environ, **told},
+            env=given | told,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
