@@ -26,7 +26,7 @@ from server.refine.checkpoint import Checkpoint
 from server.refine.effective import Clone, Plan, clone_for
 from server.refine.evaluate import Measure, Scores
 from server.refine.loop import Report, fit
-from server.refine.outcome import Refined, Settled, collect, moved
+from server.refine.outcome import Refined, Settled, collect
 from server.refine.reparam import REPARAMS
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
@@ -78,18 +78,15 @@ class Job:
         `refined`.
         """
         coded = {n: from_storage(a, refined.schema[n].dtype) for n, a in decoded.items()}
-        state = refined.state | coded
-        module = self._placed(self._target(), state)
+        module = self._placed(self._target(), refined.state | coded)
         norms = batchnorm.find_norms(module, _sample(self.data))
         batchnorm.reestimate(module, self.data)
         new = {n: t.detach().cpu() for n, t in module.state_dict().items()}
         folded, statistics = batchnorm.fold(new, self.base, norms)
         travelling = {t: new[t] for n in norms for t in (n.mean, n.var) if t not in folded}
-        settled = travelling | folded
         others = {n: v for n, v in refined.others.items() if n not in decoded}
-        others |= {n: t.double().numpy() for n, t in settled.items()}
-        state |= {n: t.to(state[n].dtype) for n, t in settled.items()}
-        return Settled(moved(others, self.base), statistics, state)
+        others |= {n: t.double().numpy() for n, t in (travelling | folded).items()}
+        return Settled(others, statistics)
 
     def evaluate(self, weights: Path) -> Scores:
         """How the target does with the weights of a file, compared with the base."""

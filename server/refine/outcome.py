@@ -40,16 +40,22 @@ class Refined:
 class Settled:
     """`others` as in Refined, with BatchNorm folded; `statistics` to keep beside the version.
 
-    `state` is the whole target, coded where it was coded: what a lossless method sends.
+    What folding leaves as it is on the device stands in `others` with the base's values.
     """
 
     others: dict[str, Array]
     statistics: State
-    state: State
 
     def save_statistics(self, path: Path) -> None:
         """Write the file that unfolds this version before its next refinement."""
         save_state(path, self.statistics)
+
+    def applied(self, refined: Refined) -> State:
+        """The whole target before coding: what a lossless method sends."""
+        state = dict(refined.state)
+        for name, values in self.others.items():
+            state[name] = torch.from_numpy(values).to(state[name].dtype)
+        return state
 
 
 def collect(

@@ -88,7 +88,7 @@ def test_refining_again_starts_where_the_device_is(world: Any, tmp_path: Path) -
     job = Job(world.spec())
     refined = job.train(_ignore)
     settled = job.settle(refined, {})
-    save_state(tmp_path / "v2", settled.state)
+    save_state(tmp_path / "v2", settled.applied(refined))
     settled.save_statistics(tmp_path / "v2.statistics")
     held = job.evaluate(tmp_path / "v2").accuracy
     gentle = Recipe(epochs=1, learning_rate=1e-6, held_out=0, batch_size=50, threads=1)
@@ -98,7 +98,7 @@ def test_refining_again_starts_where_the_device_is(world: Any, tmp_path: Path) -
         refined2 = again.train(_ignore)
         assert refined2.history[0]["loss"] == pytest.approx(refined.history[-1]["loss"], abs=0.3)
         settled2 = again.settle(refined2, {})
-        after = again.evaluate_state(settled2.state)
+        after = again.evaluate_state(settled2.applied(refined2))
         assert abs(after.accuracy - held) <= 0.05
 
 
@@ -186,7 +186,7 @@ def test_lossless_methods_take_the_whole_target(world: Any) -> None:
     refined = job.train(_ignore)
     assert not refined.parameters
     assert "features.0.weight" in refined.dense
-    state = job.settle(refined, {}).state
+    state = job.settle(refined, {}).applied(refined)
     base = load_state(world.base)
     assert state.keys() == base.keys()
     same = {n for n in state if torch.equal(state[n], base[n])}
@@ -214,7 +214,7 @@ def test_a_low_precision_base_is_refined_on_its_own_grid(world: Any, tmp_path: P
         coded = code_matrices(base, refined.parameters, job.plan.method, job.plan.options)
         decoded = coded.decoded()
     assert decoded["features.0.weight"].dtype == np.uint16
-    assert job.evaluate_state(job.settle(refined, decoded).state).accuracy > 0.6
+    assert job.evaluate_state(job.settle(refined, decoded).applied(refined)).accuracy > 0.6
 
 
 def test_data_that_do_not_fit_the_model(
