@@ -110,7 +110,8 @@ def judge(method: FactorisingMethod, W: Matrix, tensor: Tensor, symbols: list[Ma
         if reference is None:
             reference = x
         else:
-            disagreement = max(disagreement, float(np.abs(x - reference).max(initial=0.0)))
+            apart = np.abs(x - reference).max(initial=0.0)
+            disagreement = float(np.maximum(disagreement, apart))  # unlike max, keeps NaN
     if not disagreement <= MAX_DISAGREEMENT:
         raise NotReproducible("unstable", f"{tensor.name}: {disagreement:.1e} steps apart")
     assert reference is not None
