@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -49,7 +49,7 @@ def same_secret(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
 
 
-def require_operator(
+async def require_operator(
     request: Request,
     settings: SettingsDep,
     credentials: Annotated[Credentials, Security(admin_scheme)],
@@ -65,11 +65,18 @@ def require_operator(
 
 def _refuse_strangers(request: Request) -> None:
     host = request.headers.get("host", "")
-    origin = request.headers.get("origin")
-    if urlsplit(f"//{host}").hostname not in LOOPBACK_NAMES:
+    origin = request.headers.get("origin", f"http://{host}")
+    if _split(f"http://{host}").hostname not in LOOPBACK_NAMES:
         raise BadRequest("forbidden_origin", f"{host[:80]!r} is not this machine's loopback name")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if _split(origin).netloc != host:
         raise BadRequest("forbidden_origin", f"a page of {origin[:80]!r} may not use this server")
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise BadRequest("forbidden_origin", f"{url[:80]!r} is no address") from error
 
 
 def require_device(

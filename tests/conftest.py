@@ -56,12 +56,16 @@ class LiveServer:
 
         self.settings = load_settings(**settings)
         self.app = create_app(self.settings)
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        # Named as TCP, else asyncio leaves Nagle's algorithm on: 40 ms for each answer.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen()
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=5)
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],))
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        # verify=False: no TLS here, and loading the certificates takes a tenth of a second.
+        self.client = httpx.Client(base_url=self.url, timeout=60, verify=False)
 
     def start(self) -> LiveServer:
         self._thread.start()

@@ -1,4 +1,7 @@
-"""What routes ask for: the settings, the database, the blobs of the running app."""
+"""What routes ask for: the settings, the database, the blobs of the running app.
+
+These functions are `async` because they do not wait: FastAPI would hand others to a thread.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from server.settings import Settings
 from server.storage.base import BlobStore
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return cast("Settings", request.app.state.settings)
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
     return cast("Engine", request.app.state.engine)
 
 
-def _blobs(request: Request) -> BlobStore:
+async def _blobs(request: Request) -> BlobStore:
     return cast("BlobStore", request.app.state.blobs)
 
 

@@ -54,6 +54,12 @@ def range_of(header: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
+def is_known(if_none_match: str | None, etag: str) -> bool:
+    """Whether the client has the version `etag` already; a proxy may have made it weak."""
+    known = (part.strip().removeprefix("W/") for part in (if_none_match or "").split(","))
+    return etag in known
+
+
 def blob_response(request: Request, blobs: BlobStore, sha256: str, filename: str) -> Response:
     """The answer that streams the blob `sha256`, or the part of it that is asked for."""
     size, etag = blobs.size(sha256), f'"{sha256}"'
@@ -63,7 +69,7 @@ def blob_response(request: Request, blobs: BlobStore, sha256: str, filename: str
         "Cache-Control": "private, no-transform, max-age=31536000, immutable",
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
-    if etag in request.headers.get("if-none-match", ""):
+    if is_known(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     asked = request.headers.get("range")
     if request.headers.get("if-range", etag) != etag:

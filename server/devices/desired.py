@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine, Row, select
 from sqlalchemy.orm import Session
 
+from server.api.files import is_known
 from server.db import reading, writing
 from server.history.events import ids_of, record
 from server.planner.offers import plan_for
@@ -43,7 +44,7 @@ def answer_poll(engine: Engine, device_id: str, if_none_match: str | None) -> An
     """The answer to a poll of a device that is known."""
     with reading(engine) as session:
         generation, waits = _glance(session, device_id)
-    told = etag_of(generation) == if_none_match
+    told = is_known(if_none_match, etag_of(generation))
     if told and not waits:  # 1
         return Answer(generation)
     with writing(engine) as session:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from server.errors import BadDevice
 from server.history.events import record
+from server.rollouts.deploy import join_newest
 from server.rollouts.reports import take_assignment_report
 from server.tables import Device, DeviceModel
 from shared.wire import Report
@@ -41,8 +42,12 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
 
 def _store_holding(session: Session, device_id: str, report: Report) -> None:
     held = session.get(DeviceModel, (device_id, report.model))
+    is_new = held is None
     if held is None:
         held = DeviceModel(device_id=device_id, model_name=report.model)
         session.add(held)
     held.weights_digest, held.slots = report.weights_digest, list(report.slots)
     held.state, held.health = report.state, report.health
+    if is_new:  # a model that came to the device after its enrolment
+        session.flush()
+        join_newest(session, device_id, report.model)

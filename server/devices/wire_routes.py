@@ -32,11 +32,11 @@ class Empty(BaseModel):
     """Nothing to say."""
 
 
-def _presence(request: Request) -> Presence:
+async def _presence(request: Request) -> Presence:
     return cast("Presence", request.app.state.presence)
 
 
-def _building(request: Request) -> Building:
+async def _building(request: Request) -> Building:
     return cast("Building", request.app.state.building)
 
 

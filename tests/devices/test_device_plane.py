@@ -63,6 +63,7 @@ def test_a_rollout_offers_the_direct_package(fleet):
     assert (offer["version"], offer["weights_digest"]) == (2, fleet.digests[1])
     assert offer["held"] is None
     assert fleet.poll(device, answer.headers["etag"]).status_code == 304
+    assert fleet.poll(device, f'"0", W/{answer.headers["etag"]}').status_code == 304
 
 
 def test_a_slot_that_holds_the_version_needs_no_package(fleet):

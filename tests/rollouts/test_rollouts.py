@@ -165,3 +165,11 @@ def test_a_deferred_update_stays_open(published):
     assert published.poll(device, before.headers["etag"]).status_code == 304
     published.report(device, assignment, published.digests[1])
     assert states(published, rollout) == ("finished", {"committed": 1})
+
+
+def test_a_model_that_comes_to_a_device_later_joins(published):
+    device = published.enrol(models={})
+    rollout = published.roll_out(2)
+    news = {"result": "failed_no_change", "state": "idle"}
+    published.report(device, None, published.digests[0], **news)
+    assert states(published, rollout) == ("active", {"idle": 1})
