@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from server.refine.recipe import Recipe
 from server.refine.reparam import REPARAMS, Dense, Reparam, Site
 from server.refine.start import Start
 from server.refine.weights import State, state_of
@@ -26,12 +27,21 @@ from shared.methods.base import LossyMethod
 
 @dataclass(frozen=True)
 class Plan:
-    """What is learnt how: a method, its parsed options, the seed, and whether matrices are."""
+    """How matrices are learnt: a method, its parsed options, and what the recipe says of them."""
 
     method: methods.Method
     options: Any
-    seed: int
-    matrices: bool = True
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A parameter, its highest learning rate, and whether weight decay pulls at it."""
+
+    name: str
+    parameter: nn.Parameter
+    rate: float
+    decayed: bool
 
 
 class Clone:
@@ -46,22 +56,28 @@ class Clone:
         start: Start,
         matrices: dict[str, Reparam],
         vectors: dict[str, nn.Parameter],
+        vector_rate: float,
     ) -> None:
         self.module, self.dtypes = start.module, start.dtypes
         self.matrices, self.vectors = matrices, vectors
+        self._vector_rate = vector_rate
         self._shapes = {n: t.shape for n, t in start.module.state_dict().items()}
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that is trained, as `tensor` or `tensor/part`."""
-        found = {
-            f"{n}/{part}": p for n, m in self.matrices.items() for part, p in m.parameters().items()
-        }
-        return found | self.vectors
+    def trained(self) -> list[Trained]:
+        """Everything that is trained, named `tensor` or `tensor/part`."""
+        parts = [
+            Trained(f"{name}/{part}", parameter, matrix.rate, part not in matrix.undecayed)
+            for name, matrix in self.matrices.items()
+            for part, parameter in matrix.parameters().items()
+        ]
+        return parts + [
+            Trained(name, parameter, self._vector_rate, parameter.dim() > 1)
+            for name, parameter in self.vectors.items()
+        ]
 
-    def undecayed(self) -> frozenset[str]:
-        """Names of parameters that weight decay must leave alone."""
-        kept = {f"{n}/{part}" for n, m in self.matrices.items() for part in m.undecayed}
-        return frozenset(kept | {n for n, p in self.vectors.items() if p.dim() < 2})
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name."""
+        return {trained.name: trained.parameter for trained in self.trained()}
 
     def weights(self) -> State:
         """The effective learnable tensors, differentiable, as they would be stored."""
@@ -104,19 +120,19 @@ def clone_for(start: Start, plan: Plan, device: torch.device) -> Clone:
     for name in sorted(start.learnable):
         if state[name].dim() < 2:
             vectors[name] = nn.Parameter(state[name].clone())
-        elif plan.matrices or name in start.reshaped:
+        elif plan.recipe.matrices or name in start.reshaped:
             kept = name not in start.reshaped
             matrices[name] = _reparam(name, state[name], plan, device, by_method=kept)
-    return Clone(start, matrices, vectors)
+    return Clone(start, matrices, vectors, plan.recipe.vector_rate)
 
 
-def dense_clone(start: Start, device: torch.device) -> Clone:
-    """A clone that learns every tensor as it is: training from scratch."""
+def dense_clone(start: Start, rate: float, device: torch.device) -> Clone:
+    """A clone that learns every tensor as it is, at one rate: training from scratch."""
     module = start.module.to(device)
     module.requires_grad_(False)
     state = module.state_dict()
     vectors = {name: nn.Parameter(state[name].clone()) for name in sorted(start.learnable)}
-    return Clone(start, {}, vectors)
+    return Clone(start, {}, vectors, rate)
 
 
 def _reparam(
@@ -124,17 +140,26 @@ def _reparam(
 ) -> Reparam:
     """The method's parametrisation, or a dense change where that is smaller or the only way."""
     W = weight.reshape(weight.shape[0], -1).cpu().double().numpy()
-    dense = Dense(Site(W, name, plan.options, {}, plan.seed, device))
+    dense = Dense(Site(W, name, plan.options, {}, plan.recipe.seed, device))
     method = plan.method
-    if not by_method or not isinstance(method, LossyMethod):
+    if not by_method:
         return dense
+    if not isinstance(method, LossyMethod) or method.id == "direct":
+        return _at_rate(dense, plan)
     if method.count(W.shape[0], W.shape[1], plan.options) >= W.size:
         return dense
     try:
         frozen = method.prepare(W, name, plan.options)
     except BadMethod:
         return dense
-    return REPARAMS[method.id](Site(W, name, plan.options, frozen, plan.seed, device))
+    reparam = REPARAMS[method.id](Site(W, name, plan.options, frozen, plan.recipe.seed, device))
+    return _at_rate(reparam, plan)
+
+
+def _at_rate(reparam: Reparam, plan: Plan) -> Reparam:
+    """With the recipe's learning rate, where it gives one, instead of the method's own."""
+    reparam.rate = plan.recipe.learning_rate or reparam.rate
+    return reparam
 
 
 def _as_stored(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -40,9 +40,13 @@ def train_initial(
     module = get(architecture).build(arguments)
     dtypes = {name: tensor.dtype for name, tensor in module.state_dict().items()}
     module.float().to(device)
-    clone = dense_clone(Start(module, dtypes, frozenset(learnable(module)), frozenset()), device)
+    clone = dense_clone(
+        Start(module, dtypes, frozenset(learnable(module)), frozenset()),
+        recipe.learning_rate or RATE,
+        device,
+    )
     data, held_out = Batches.of(dataset, device).split(recipe.held_out, recipe.seed)
-    fit(clone, data, held_out, recipe, recipe.learning_rate or RATE, report, stage="initial")
+    fit(clone, data, held_out, recipe, report, stage="initial")
     with clone.applied() as trained:
         batchnorm.reestimate(trained, data)
     return {name: tensor.to(dtypes[name]) for name, tensor in clone.state().items()}

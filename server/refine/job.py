@@ -27,7 +27,6 @@ from server.refine.effective import Clone, Plan, clone_for
 from server.refine.evaluate import Measure, Scores
 from server.refine.loop import Report, fit
 from server.refine.outcome import Refined, Settled, collect
-from server.refine.reparam import REPARAMS
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
 from server.refine.weights import State, from_storage, load_into, load_state
@@ -55,7 +54,7 @@ class Job:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         method = methods.get(spec.method)
         options = methods.options(method, spec.options)
-        self.plan = Plan(method, options, recipe.seed, recipe.matrices)
+        self.plan = Plan(method, options, recipe)
         self.base = load_state(spec.base)
         self.classes, everything = self._opened(spec.dataset)
         self.data, self.held_out = everything.split(recipe.held_out, recipe.seed)
@@ -65,10 +64,9 @@ class Job:
     def train(self, report: Report) -> Refined:
         """Train, from the checkpoint where there is one; `report` hears of the progress."""
         clone = self._clone()
-        rate = self.spec.recipe.learning_rate or REPARAMS[self.spec.method].rate
         run = self.spec.model_dump(mode="json", exclude={"base", "statistics"})
         checkpoint = Checkpoint(self._folder, run) if self._folder else None
-        history = fit(clone, self.data, self.held_out, self.spec.recipe, rate, report, checkpoint)
+        history = fit(clone, self.data, self.held_out, self.spec.recipe, report, checkpoint)
         return collect(clone, self.base, self.plan, history)
 
     def settle(self, refined: Refined, decoded: Mapping[str, Array]) -> Settled:

@@ -67,17 +67,16 @@ def fit(
     data: Batches,
     held_out: Batches,
     recipe: Recipe,
-    top_rate: float,
     report: Report,
     checkpoint: Checkpoint | None = None,
     stage: str = "refine",
 ) -> list[dict[str, float | None]]:
     """Train `clone` in place; returns loss and held-out accuracy of each epoch.
 
-    `top_rate` is the highest learning rate. Continues from `checkpoint` where it holds something,
-    and keeps it up to date. Raises BadRefinement `bad_recipe` where the loss is no number any more.
+    Continues from `checkpoint` where it holds something, and keeps it up to date. Raises
+    BadRefinement `bad_recipe` where the loss is no number any more.
     """
-    optimizer = _optimizer(clone, recipe, top_rate)
+    optimizer = _optimizer(clone, recipe)
     history = checkpoint.restore(clone, optimizer) if checkpoint else []
     steps = data.steps(recipe)
     progress = Progress(report, stage, recipe.epochs, steps, done=len(history))
@@ -86,8 +85,8 @@ def fit(
         clone.module.train()
         total = torch.zeros((), device=data.labels.device)
         for step, (images, labels) in enumerate(data.epoch(recipe, epoch)):
-            rate = recipe.rate(epoch * steps + step, recipe.epochs * steps, top_rate)
-            loss = _step(clone, optimizer, rate, images, labels, recipe)
+            share = recipe.share(epoch * steps + step, recipe.epochs * steps)
+            loss = _step(clone, optimizer, share, images, labels, recipe)
             total += loss
             progress.step(epoch, step, loss)
         mean = float(total) / steps
@@ -105,13 +104,13 @@ def fit(
 def _step(
     clone: Clone,
     optimizer: torch.optim.Optimizer,
-    rate: float,
+    share: float,
     images: Tensor,
     labels: Tensor,
     recipe: Recipe,
 ) -> Tensor:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["top"] * share
     loss = cross_entropy(clone(images), labels, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -126,16 +125,16 @@ def _held_out(clone: Clone, held_out: Batches) -> float | None:
         return accuracy(module, held_out)
 
 
-def _optimizer(clone: Clone, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
-    parameters, undecayed = clone.parameters(), clone.undecayed()
-    groups = [
-        {
-            "params": [p for n, p in parameters.items() if n not in undecayed],
-            "weight_decay": recipe.weight_decay,
-        },
-        {"params": [p for n, p in parameters.items() if n in undecayed], "weight_decay": 0.0},
+def _optimizer(clone: Clone, recipe: Recipe) -> torch.optim.Optimizer:
+    """One group per highest rate and decay; the schedule takes shares of `top`."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for trained in clone.trained():
+        decay = recipe.weight_decay if trained.decayed else 0.0
+        groups.setdefault((trained.rate, decay), []).append(trained.parameter)
+    settings = [
+        {"params": parameters, "top": rate, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+        return torch.optim.SGD(settings, momentum=recipe.momentum, fused=True)
+    return torch.optim.AdamW(settings, fused=True)

@@ -21,7 +21,10 @@ class Recipe(BaseModel):
     batch_size: int = Field(128, ge=1, le=65536, description="Images of one step.")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="With decoupled weight decay.")
     learning_rate: float | None = Field(
-        None, gt=0, le=100, description="Highest rate; by default the method's own."
+        None, gt=0, le=100, description="Highest rate of matrices; by default the method's own."
+    )
+    vector_rate: float = Field(
+        3e-3, gt=0, le=100, description="Highest rate of biases and BatchNorm."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Of `sgd`.")
     schedule: Literal["one_cycle", "cosine", "constant"] = Field(
@@ -43,16 +46,16 @@ class Recipe(BaseModel):
         True, description="False trains only biases and BatchNorm: a control for comparisons."
     )
 
-    def rate(self, step: int, steps: int, top: float) -> float:
-        """The learning rate of `step` out of `steps`, at most `top`."""
+    def share(self, step: int, steps: int) -> float:
+        """The learning rate of `step` out of `steps`, as a share of the highest."""
         if self.schedule == "constant":
-            return top
+            return 1.0
         if self.schedule == "cosine":
-            return top * _half_cosine(step / steps)
+            return _half_cosine(step / steps)
         rise = max(1.0, _RISE * steps)
         if step < rise:
-            return top * (_FIRST + (1 - _FIRST) * (1 - _half_cosine(step / rise)))
-        return top * _half_cosine((step - rise) / max(1.0, steps - rise))
+            return _FIRST + (1 - _FIRST) * (1 - _half_cosine(step / rise))
+        return _half_cosine((step - rise) / max(1.0, steps - rise))
 
 
 def _half_cosine(x: float) -> float:

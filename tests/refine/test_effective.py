@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from server import zoo
 from server.refine.effective import Clone, Plan, clone_for, dense_clone
+from server.refine.recipe import Recipe
 from server.refine.reparam import Dense
 from server.refine.start import start_from
 from server.refine.weights import state_of
@@ -34,7 +35,7 @@ class Tied(nn.Module):
 def _plan(id_: str = "ka", matrices: bool = True, **options: Any) -> Plan:
     method = methods.get(id_)
     given = options or {"rank": 1}
-    return Plan(method, methods.options(method, given), 0, matrices)
+    return Plan(method, methods.options(method, given), Recipe(matrices=matrices))
 
 
 def _shaken(clone: Clone) -> Clone:
@@ -107,12 +108,24 @@ def test_the_control_trains_vectors_only() -> None:
 def test_decay_spares_vectors_and_singular_values() -> None:
     module = zoo.get("vgg_tiny").build({})
     start = start_from(state_of(module), module)
-    spared = clone_for(start, _plan(), CPU).undecayed()
-    assert {n.rpartition("/")[2] if "/" in n else n.rpartition(".")[2] for n in spared} == {
-        "g",
-        "bias",
-    }
-    assert all(n.endswith("bias") for n in dense_clone(start, CPU).undecayed())
+    trained = clone_for(start, _plan(), CPU).trained()
+    spared = {t.name.replace("/", ".").rpartition(".")[2] for t in trained if not t.decayed}
+    assert spared == {"g", "bias"}
+    dense = dense_clone(start, 0.1, CPU).trained()
+    assert {t.name.rpartition(".")[2] for t in dense if not t.decayed} == {"bias"}
+
+
+def test_each_part_has_its_own_learning_rate() -> None:
+    architecture = zoo.get("vgg_tiny")
+    base = state_of(architecture.build({"classes": 5}))
+    ka = methods.get("ka")
+    recipe = Recipe(learning_rate=0.5, vector_rate=0.25)
+    plan = Plan(ka, methods.options(ka, {"rank": 1}), recipe)
+    clone = clone_for(start_from(base, architecture.build({})), plan, CPU)
+    rates = {t.name: t.rate for t in clone.trained()}
+    assert rates["features.0.weight/u"] == 0.5
+    assert rates["features.0.bias"] == 0.25
+    assert rates["classifier.weight/change"] == Dense.rate  # not the method's
 
 
 def test_frozen_parameters_stay() -> None:

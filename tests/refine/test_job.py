@@ -240,9 +240,9 @@ def test_data_that_do_not_fit_the_model(
 def test_a_training_that_diverges_says_so(images: Callable[..., ImageDataset]) -> None:
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3))
     torch.nn.init.constant_(module[1].weight, 1e38)
-    clone = dense_clone(start_from(state_of(module), module), torch.device("cpu"))
+    clone = dense_clone(start_from(state_of(module), module), 0.1, torch.device("cpu"))
     data, nothing = Batches.of(images(64), torch.device("cpu")).split(0, 0)
     with pytest.raises(BadRefinement) as caught:
-        fit(clone, data, nothing, Recipe(), 0.1, _ignore)
+        fit(clone, data, nothing, Recipe(), _ignore)
     assert caught.value.code == "refinement.bad_recipe"
     assert "learning rate" in caught.value.message

@@ -26,19 +26,19 @@ def _numbered(count: int, size: int = 8) -> Batches:
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
 def test_rates_stay_between_zero_and_the_top(schedule: str) -> None:
     recipe = Recipe(schedule=schedule)
-    rates = [recipe.rate(step, 100, 0.5) for step in range(100)]
-    assert 0 < min(rates) <= max(rates) <= 0.5
-    assert max(rates) > 0.49
+    rates = [recipe.share(step, 100) for step in range(100)]
+    assert 0 < min(rates) <= max(rates) <= 1
+    assert max(rates) > 0.99
     assert len(set(rates)) == 1 or rates[-1] < 0.01
 
 
 def test_one_cycle_rises_then_falls() -> None:
-    rates = [Recipe().rate(step, 80, 1.0) for step in range(80)]
+    rates = [Recipe().share(step, 80) for step in range(80)]
     top = rates.index(max(rates))
     assert top == 20
     assert rates[:21] == sorted(rates[:21])
     assert rates[20:] == sorted(rates[20:], reverse=True)
-    assert Recipe().rate(0, 1, 1.0) > 0
+    assert Recipe().share(0, 1) > 0
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"learning_rate": -1}, {"optimiser": "adam"}])
