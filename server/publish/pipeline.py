@@ -5,7 +5,7 @@
     3. evaluate  base, refined and decoded weights on the same images
 
 What lies in the folder is told in `spec`. Progress goes to stdout, one JSON object a line. The
-process ends at once when its stdin does: then the server has gone, and the next one starts it again.
+process ends at once when its stdin does: the server has gone then, and the next one starts it anew.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import ServerError
-from server.packaging.encode import BuildReport, code_matrices, finish
+from server.packaging.encode import BuildReport, build_package, code_matrices, finish
 from server.packaging.sent import send_elements
 from server.publish import spec
-from server.publish.spec import JobSpec, Result, sync, write_durably
-from server.refine import job as refine
+from server.publish.spec import Result, Task, sync, write_durably
 from server.refine.evaluate import Scores
+from server.refine.job import Job
+from server.refine.outcome import Refined, Settled
+from server.refine.weights import save_state
 from shared import methods
-from shared.errors import BadMethod, NoSpace, WeftError
-from shared.tensors import WeightsReader
+from shared.errors import NoSpace, WeftError
+from shared.tensors import Array, WeightsReader
 
 Report = Callable[[dict[str, Any]], None]
+
+STDIN = 0
 
 #: Exit status of a child whose server has gone; nobody is left to read it.
 SERVER_GONE = 3
@@ -62,15 +66,15 @@ def main(folder: Path) -> int:
 def refine_package_evaluate(folder: Path, report: Report) -> Result:
     """The three steps; leaves the results in `folder`. Raises WeftError."""
     began = time.monotonic()
-    told = JobSpec.model_validate_json((folder / spec.SPEC).read_bytes())
-    job = refine.Job(_refine_spec(told, folder), folder)
+    task = Task.model_validate_json((folder / spec.SPEC).read_bytes())
+    job = Job(task.job, folder)
     refined = job.train(report)  # 1
     report({"stage": "package"})
-    built = _package(told, job, refined, folder)  # 2
+    built = _package(task, job, refined, folder)  # 2
     report({"stage": "evaluate"})
-    before = job.evaluate_base()  # 3
-    after = job.evaluate(folder / spec.DECODED)
+    before = job.measure.base()  # 3
     trained = job.evaluate_state(refined.state)
+    after = job.evaluate(folder / spec.DECODED)
     result = Result(
         package_bytes=built.size,
         full_bytes=(folder / spec.DECODED).stat().st_size,
@@ -86,38 +90,38 @@ def refine_package_evaluate(folder: Path, report: Report) -> Result:
     return result
 
 
-def _refine_spec(told: JobSpec, folder: Path) -> refine.JobSpec:
-    statistics = folder / spec.STATISTICS
-    return refine.JobSpec(
-        **told.model_dump(exclude={"model"}),
-        base=folder / spec.BASE,
-        statistics=statistics if statistics.exists() else None,
-    )
-
-
-def _package(told: JobSpec, job: refine.Job, refined: refine.Refined, folder: Path) -> BuildReport:
+def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildReport:
     """Code what was learnt, settle BatchNorm on what that decodes to, and write the package."""
-    method = methods.get(told.method)
+    method = methods.get(task.job.method)
+    options: Any = methods.options(method, task.job.options)
     if not isinstance(method, methods.LossyMethod):
-        raise BadMethod("not_applicable", f"{method.id} cannot be trained")
-    options: Any = methods.options(method, told.options)
-    with WeightsReader(folder / spec.BASE) as base:
+        return _lossless(task, _settle(job, refined, {}, folder), folder)
+    with WeightsReader(task.job.base) as base:
         coded = code_matrices(base, refined.parameters, method, options)
-        for name in refined.dense:
+        for name in refined.dense & refined.others.keys():
             form = refined.schema[name]
             if base.schema.get(name) == form:
                 coded.sent[name] = send_elements(base, form, refined.others[name], options.bits)
-        settled = job.settle(refined, coded.decoded())
-        if settled.statistics:
-            settled.save_statistics(folder / spec.UNFOLDED)
-        return finish(
-            coded,
-            settled.others,
-            folder / spec.PACKAGE,
-            told.model,
-            refined.schema,
-            folder / spec.DECODED,
-        )
+        others = _settle(job, refined, coded.decoded(), folder).others
+        places = folder / spec.PACKAGE, task.model, refined.schema, folder / spec.DECODED
+        return finish(coded, others, *places)
+
+
+def _lossless(task: Task, settled: Settled, folder: Path) -> BuildReport:
+    """The package of a dense retraining, sent to the bit."""
+    target, job = folder / "target.safetensors", task.job
+    save_state(target, settled.state)
+    places = folder / spec.PACKAGE, task.model, folder / spec.DECODED
+    return build_package(job.base, target, job.method, job.options, *places)
+
+
+def _settle(job: Job, refined: Refined, decoded: dict[str, Array], folder: Path) -> Settled:
+    """BatchNorm as devices will have it; its statistics are kept for the next refinement."""
+    settled = job.settle(refined, decoded)
+    if settled.statistics:
+        settled.save_statistics(folder / spec.UNFOLDED)
+        sync(folder / spec.UNFOLDED)
+    return settled
 
 
 def _metrics(before: Scores, trained: Scores, after: Scores) -> dict[str, Any]:
@@ -148,8 +152,11 @@ def _report(progress: dict[str, Any]) -> None:
 
 
 def _leave_with_the_server() -> None:
-    """Wait for the end of stdin, and end the process, whatever it is doing."""
-    while sys.stdin.buffer.read(4096):
+    """Wait for the end of stdin, and end the process, whatever it is doing.
+
+    Not through `sys.stdin`: Python would wait at its end for the lock that a blocked read holds.
+    """
+    while os.read(STDIN, 4096):
         pass
     os._exit(SERVER_GONE)
 

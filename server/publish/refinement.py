@@ -17,10 +17,13 @@ from server.errors import ServerError
 from server.jobs.queue import record_event
 from server.publish import spec
 from server.publish.publishing import Stored, publish_package, publish_version, store
-from server.publish.spec import JobSpec, Result
+from server.publish.spec import Result, Task
+from server.refine.recipe import Recipe
+from server.refine.spec import JobSpec
 from server.settings import Settings
 from server.storage.base import BlobStore
 from server.tables import Refinement, now
+from shared import methods
 
 #: Where a refined version's metrics name the blob of its BatchNorm statistics (see
 #: `server.refine.batchnorm`): the next refinement that starts from it unfolds its clone by them.
@@ -37,11 +40,11 @@ class RefinementWork:
         """Write `spec.json` and `base.safetensors`, and return the child's command line."""
         with reading(self._engine) as session:
             row = session.get_one(Refinement, refinement_id)
-            job, base = self._spec(row), row.base_version
-        self._fetch(base.blob, folder / spec.BASE)
-        if STATISTICS_BLOB in base.metrics:
-            self._fetch(base.metrics[STATISTICS_BLOB], folder / spec.STATISTICS)
-        spec.write_durably(folder / spec.SPEC, job.model_dump_json(indent=1))
+            task, base = self._task(row, folder), row.base_version
+        self._fetch(base.blob, task.job.base)
+        if task.job.statistics is not None:
+            self._fetch(base.metrics[STATISTICS_BLOB], task.job.statistics)
+        spec.write_durably(folder / spec.SPEC, task.model_dump_json(indent=1))
         return [sys.executable, "-m", "server.publish.pipeline", str(folder)]
 
     def _fetch(self, blob: str, place: Path) -> None:
@@ -49,19 +52,22 @@ class RefinementWork:
             with self._blobs.local(blob) as path:
                 _link_or_copy(path, place)
 
-    def _spec(self, row: Refinement) -> JobSpec:
+    def _task(self, row: Refinement, folder: Path) -> Task:
         evaluation = row.evaluation_dataset
-        return JobSpec(
-            model=row.model.name,
+        unfolds = STATISTICS_BLOB in row.base_version.metrics
+        job = JobSpec(
             architecture=row.model.architecture or "",
             arguments=row.model.arguments,
-            model_modules=list(self._settings.model_modules),
+            model_modules=self._settings.model_modules,
+            base=(folder / spec.BASE).absolute(),
+            statistics=(folder / spec.STATISTICS).absolute() if unfolds else None,
             dataset=row.dataset.uri,
             evaluation_dataset=evaluation.uri if evaluation else None,
             method=row.method["id"],
             options=row.method["options"],
-            recipe=row.recipe,
+            recipe=Recipe.model_validate(row.recipe),
         )
+        return Task(model=row.model.name, job=job)
 
     def finish(self, refinement_id: int, folder: Path) -> None:
         """Publish the target version and its package, and end the refinement with success."""
@@ -88,7 +94,7 @@ def _publish(
     package = publish_package(
         session,
         stored.package,
-        row.base_version,
+        row.base_version if methods.get(row.method["id"]).needs_base else None,
         version,
         row.method["id"],
         row.method["options"],

@@ -28,7 +28,6 @@ from server.registry.models import find_model
 from server.registry.versions import find_version
 from server.tables import Model, Refinement, Version
 from shared import methods
-from shared.errors import BadMethod
 
 router = APIRouter(prefix="/refinements", tags=["refinements"])
 
@@ -56,7 +55,6 @@ SupervisorDep = Annotated[Supervisor, Depends(_supervisor)]
         "dataset.not_found",
         "method.unknown",
         "method.bad_option",
-        "method.not_applicable",
         "refinement.bad_recipe",
         "refinement.no_architecture",
         "request.key_reused",
@@ -98,10 +96,7 @@ def _newest(session: Session, model: Model) -> int:
 
 
 def _options(body: RefinementIn) -> dict[str, object]:
-    method = methods.get(body.method.id)
-    if not isinstance(method, methods.LossyMethod):
-        raise BadMethod("not_applicable", f"{method.id} cannot be trained")
-    return methods.options(method, body.method.options).model_dump()
+    return methods.options(methods.get(body.method.id), body.method.options).model_dump()
 
 
 def _recipe(body: RefinementIn) -> dict[str, object]:

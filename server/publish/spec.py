@@ -18,6 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.refine.spec import JobSpec
+
 SPEC = "spec.json"
 BASE = "base.safetensors"
 STATISTICS = "statistics.safetensors"
@@ -29,20 +31,13 @@ ERROR = "error.json"
 LOCK = "lock"
 
 
-class JobSpec(BaseModel):
+class Task(BaseModel):
     """One refinement, complete: the child needs neither database nor settings."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
-    architecture: str
-    arguments: dict[str, Any]
-    model_modules: list[str] = Field(description="Modules whose factories are allowed.")
-    dataset: str = Field(description="URI of the data to train on.")
-    evaluation_dataset: str | None = Field(description="URI of the data to measure on.")
-    method: str
-    options: dict[str, Any]
-    recipe: dict[str, Any]
+    model: str = Field(description="Name of the model, for the package.")
+    job: JobSpec
 
 
 class Result(BaseModel):

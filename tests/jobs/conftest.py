@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from server.db import migrate, open_engine, reading, writing
+from server.db import open_engine, reading, writing
 from server.jobs import queue
 from server.jobs.settings import JobSettings
 from server.jobs.supervisor import Supervisor
@@ -21,18 +21,11 @@ from server.tables import Dataset, Model, Refinement, Version, now
 DIGEST = "0" * 64
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("database") / "weft.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path) -> Settings:
+def settings(tmp_path: Path, migrated_database: Path) -> Settings:
     settings = Settings(data_dir=tmp_path / "server")
     settings.data_dir.mkdir()
-    shutil.copy(migrated, settings.data_dir / "weft.db")
+    shutil.copy(migrated_database, settings.data_dir / "weft.db")
     return settings
 
 

@@ -1,0 +1,109 @@
+"""Packages between versions that exist, as the planner asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from server.db import open_engine, reading, writing
+from server.errors import BadUpdate
+from server.publish.on_demand import Order, build, lossless_package, publish
+from server.registry.models import create_model, find_model
+from server.registry.schemas import ModelIn
+from server.registry.versions import add_version
+from server.registry.weights import check
+from server.storage.local import LocalStore
+from server.tables import Event, Package, Version
+from shared.package import PackageReader
+
+
+@pytest.fixture
+def engine(tmp_path: Path, migrated_database: Path) -> Iterator[Engine]:
+    path = tmp_path / "weft.db"
+    path.write_bytes(migrated_database.read_bytes())
+    engine = open_engine(f"sqlite:///{path}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "blobs")
+
+
+@pytest.fixture
+def versions(engine: Engine, blobs: LocalStore, weights_file: Any) -> list[int]:
+    """Ids of two versions of model `a` and one of model `b`."""
+    ids = []
+    for number, name in enumerate(["a", "a", "b"]):
+        path = weights_file(number)
+        with writing(engine) as session:
+            if number != 1:
+                create_model(session, ModelIn(name=name), None)
+            model = find_model(session, name)
+            checked = check(path, None, model.buffers)
+            ids.append(add_version(session, model, checked, blobs.put(path), "uploaded").id)
+    return ids
+
+
+def packages(engine: Engine) -> int:
+    with reading(engine) as session:
+        return session.scalar(select(func.count(Package.id))) or 0
+
+
+@pytest.mark.parametrize("from_base", [True, False])
+def test_lossless_package_is_built_once(
+    engine: Engine, blobs: LocalStore, versions: list[int], from_base: bool
+) -> None:
+    base = versions[0] if from_base else None
+    ids = {lossless_package(engine, blobs, versions[1], base) for _ in range(2)}
+    assert len(ids) == packages(engine) == 1
+    with reading(engine) as session:
+        row = session.get_one(Package, ids.pop())
+        target = session.get_one(Version, versions[1])
+        kinds = list(session.scalars(select(Event.kind).where(Event.package_id == row.id)))
+    assert (row.base_version_id, row.target_version_id) == (base, target.id)
+    assert (row.method, row.state) == ("xor" if from_base else "full", "published")
+    assert kinds == ["package.published"]
+    with blobs.local(row.sha256) as path, PackageReader(path) as reader:
+        assert reader.result_digest.hex() == target.weights_digest
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+
+
+def test_versions_of_two_models_have_no_package(
+    engine: Engine, blobs: LocalStore, versions: list[int]
+) -> None:
+    with pytest.raises(BadUpdate) as refused:
+        lossless_package(engine, blobs, versions[1], versions[2])
+    assert refused.value.code == "update.other_model"
+    assert packages(engine) == 0
+
+
+def test_crash_before_the_transaction_leaves_no_row_and_can_be_repeated(
+    engine: Engine, blobs: LocalStore, versions: list[int]
+) -> None:
+    order = Order(versions[1], versions[0], "direct", {"bits": 8})
+    build(engine, blobs, order)  # and the process dies here
+    assert packages(engine) == 0
+    built = build(engine, blobs, order)
+    ids = set()
+    for _ in range(2):
+        with writing(engine) as session:
+            ids.add(publish(session, built).id)
+    assert len(ids) == packages(engine) == 1
+
+
+def test_lossy_package_leads_to_a_version_that_stands_for_the_target(
+    engine: Engine, blobs: LocalStore, versions: list[int]
+) -> None:
+    built = build(engine, blobs, Order(versions[1], versions[0], "ka", {"rank": 1}))
+    with writing(engine) as session:
+        made = session.get_one(Version, publish(session, built).target_version_id)
+    assert (made.source, made.number) == ("encoded", 3)
+    assert (made.parent_id, made.approximates_id) == (versions[0], versions[1])
+    assert made.weights_digest == built.report.result_digest
