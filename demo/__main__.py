@@ -15,16 +15,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from demo import processes, settings
 from demo.settings import FOLDER, Setting
+from server import zoo
 from server.cli.client import Client
-from server.refine.evaluate import evaluate_file
+from server.refine.batches import Batches
+from server.refine.evaluate import accuracy
 from server.refine.initial import train_initial
-from server.refine.weights import save_model
+from server.refine.recipe import Recipe
+from server.refine.weights import load_into, load_state, save_state
+from server.registry.opening import open_dataset
 from shared.errors import WeftError
 from shared.tensors import WeightsReader
 
@@ -84,14 +89,14 @@ def train_first(setting: Setting) -> Path:
     """Train the model that the devices are delivered with, on a small share of the data."""
     path = FOLDER / "initial.safetensors"
     with _bar("training the initial model") as advance:
-        model = train_initial(
+        state = train_initial(
             setting.architecture,
             setting.arguments,
-            setting.initial,
-            setting.first_recipe,
+            open_dataset(setting.initial),
+            Recipe.model_validate(setting.first_recipe),
             lambda p: advance(p["epoch"], p["epochs"], f"loss {p['loss']:.3f}"),
         )
-    save_model(model, path)
+    save_state(path, state)
     return path
 
 
@@ -155,8 +160,9 @@ def refine(client: Client, setting: Setting) -> dict[str, Any]:
 
 def measure(setting: Setting, weights: Path) -> float:
     """Accuracy on the test data of the weights that lie in a device's slot."""
-    found = evaluate_file(setting.architecture, setting.arguments, weights, setting.test)
-    return float(found.accuracy)
+    module = zoo.get(setting.architecture).build(setting.arguments)
+    load_into(module, load_state(weights))
+    return accuracy(module, Batches.of(open_dataset(setting.test), torch.device("cpu")))
 
 
 def summarise(

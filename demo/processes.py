@@ -71,7 +71,7 @@ def server(folder: Path, port: int, roots: str) -> Iterator[tuple[str, str]]:
         "WEFT_DATASET_ROOTS": roots,
     }
     log = folder / "server.log"
-    with running([sys.executable, "-m", "server", "serve"], log, **settings) as process:
+    with running([_program("weft"), "serve"], log, **settings) as process:
 
         def ready() -> bool | None:
             if process.poll() is not None:
@@ -100,9 +100,14 @@ def agent(folder: Path, name: str, address: str, token: str, model: str) -> Iter
     ]
     config.write_text("\n".join(lines) + "\n")
     config.chmod(0o600)
-    command = [sys.executable, "-m", "edge_agent", "run", "--config", str(config)]
+    command = [_program("edge-agent"), "run", "--config", str(config)]
     with running(command, folder / f"{name}.log"):
         yield state / "models" / model / "current"
+
+
+def _program(name: str) -> str:
+    """A console script of the environment that the demo runs in."""
+    return str(Path(sys.executable).with_name(name))
 
 
 def free_port() -> int:

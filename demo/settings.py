@@ -52,8 +52,8 @@ def _digits() -> Setting:
         initial=str(initial),
         everything=str(everything),
         test=str(test),
-        first_recipe={"epochs": 12, "batch_size": 32, "augment": False},
-        recipe={"epochs": 10, "batch_size": 64, "augment": False},
+        first_recipe={"epochs": 12, "batch_size": 32},
+        recipe={"epochs": 10, "batch_size": 64},
         method="ka",
         options={"rank": 3},
     )
@@ -97,8 +97,8 @@ def _mnist() -> Setting:
         initial=initial,
         everything=everything,
         test=test,
-        first_recipe={"epochs": 20, "batch_size": 64, "augment": False},
-        recipe={"epochs": 2, "augment": False},
+        first_recipe={"epochs": 20, "batch_size": 64},
+        recipe={"epochs": 2},
         method="ka",
         options={"rank": 1},
     )
@@ -114,8 +114,8 @@ def _cifar10() -> Setting:
         initial=initial,
         everything=everything,
         test=test,
-        first_recipe={"epochs": 20},
-        recipe={"epochs": 8},
+        first_recipe={"epochs": 20, "crop": 2, "flip": True},
+        recipe={"epochs": 8, "crop": 2, "flip": True},
         method="ka",
         options={"rank": 3},
     )
