@@ -60,7 +60,7 @@ class Update(Installation):
         """Take note of what the server wants; it may replace what is under way before the swap."""
         self._held = desired.held if desired else None
         target = self.journal.target
-        if self.journal.state in BEFORE_SWAPPING and target and not _same(desired, target):
+        if self.journal.state in BEFORE_SWAPPING and target and not _goes_on(target, desired):
             _log.info("%s: version %d is no longer wanted", self.model, target.version)
             self.enter("superseded" if desired else "aborted")
             self._drop()
@@ -274,14 +274,22 @@ def _same(desired: DesiredModel | None, known: DesiredModel | None) -> bool:
     return _identity(desired) == _identity(known)
 
 
+def _goes_on(target: DesiredModel, desired: DesiredModel | None) -> bool:
+    """Whether what is under way is still wanted; one that is held may come without its package."""
+    if desired is None or not desired.held:
+        return _same(desired, target)
+    return _identity(desired)[:2] == _identity(target)[:2]
+
+
 def _identity(wanted: DesiredModel) -> tuple[str, int | None, str | None]:
     package = wanted.package.sha256 if wanted.package else None
     return wanted.weights_digest, wanted.assignment, package
 
 
 def _is_away(error: WeftError) -> bool:
-    """Whether only the link is at fault, which may last for days."""
-    return isinstance(error, ServerAway) or error.code == "download.interrupted"
+    """Whether only the link or the server is at fault, which may last for days."""
+    codes = ("download.interrupted", "agent.token_refused")
+    return isinstance(error, ServerAway) or error.code in codes
 
 
 def _worth_another_attempt(error: WeftError, state: State) -> bool:
@@ -290,7 +298,7 @@ def _worth_another_attempt(error: WeftError, state: State) -> bool:
         return state in URGENT
     if isinstance(error, TrustError):
         return state == "downloading" and error.code in ("trust.wrong_length", "trust.wrong_hash")
-    return isinstance(error, (Unreachable, DownloadError)) or error.code == "agent.token_refused"
+    return isinstance(error, (Unreachable, DownloadError))
 
 
 def _fault(error: WeftError) -> Fault:

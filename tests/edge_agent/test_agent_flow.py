@@ -119,6 +119,38 @@ def test_a_held_model_is_left_alone(bench: Any, plane: Any, shelf: Any) -> None:
     assert plane.reports == []
 
 
+def test_an_update_that_is_held_on_its_way_keeps_what_it_has(
+    bench: Any, plane: Any, shelf: Any
+) -> None:
+    data = shelf.packages["full-1"].path.read_bytes()
+    plane.faults = [
+        lambda h: "packages" in h.path and (h.package(data, 700), True)[1],
+        *(lambda h: "packages" in h.path and (h.problem(503, "x.y"), True)[1] for _ in range(3)),
+    ]
+    wanted = shelf.wanted(1, "full-1")
+    plane.offer(shelf, wanted)
+    assert bench.round() == ["download.interrupted"]
+    plane.offer(shelf, wanted.model_copy(update={"held": "no package yet", "package": None}))
+    asked = len(plane.asked("/device/v1/packages"))
+    with running(bench.config, bench.pauses.append) as agent:
+        assert agent.round()[1] == []
+        assert len(plane.asked("/device/v1/packages")) == asked
+        plane.offer(shelf, wanted)
+        assert agent.round()[1] == []
+    assert plane.asked("/device/v1/packages")[-1]["range"] == "bytes=700-"
+    assert bench.in_use() == shelf.digests[1]
+
+
+def test_a_package_may_start_from_the_slot_that_it_goes_to(
+    bench: Any, plane: Any, shelf: Any
+) -> None:
+    for version, package in ((1, "full-1"), (2, "xor-12"), (1, None), (3, "xor-23")):
+        plane.offer(shelf, shelf.wanted(version, package, plane.generation))
+        assert bench.round() == []
+        assert bench.in_use() == shelf.digests[version]
+    assert sorted(plane.reports[-1].slots) == sorted([shelf.digests[1], shelf.digests[3]])
+
+
 def test_the_health_check_accepts(bench: Any, plane: Any, shelf: Any) -> None:
     judge = JUDGE.format(shelf.digests[1][:8])
     bench.settings["models"][MODEL]["health_command"] = ["python3", "-c", judge]

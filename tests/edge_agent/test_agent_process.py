@@ -85,6 +85,20 @@ def test_killed_anywhere_it_goes_on_and_reports_once(
     assert [(r.counter, r.result) for r in plane.reports] == [(1, "committed")]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_when_the_base_has_just_been_replaced(
+    bench: Any, plane: Any, shelf: Any, when: str
+) -> None:
+    for version, package in ((1, "full-1"), (2, "xor-12"), (1, None)):
+        plane.offer(shelf, shelf.wanted(version, package, plane.generation))
+        assert bench.round() == []
+    plane.offer(shelf, shelf.wanted(3, "xor-23", 9))
+    assert killed(bench.settings, when, "staged") == -signal.SIGKILL
+    assert bench.in_use() == shelf.digests[1]
+    assert bench.round() == []
+    assert bench.in_use() == shelf.digests[3]
+
+
 def test_killed_while_rolling_back_it_ends_on_the_old_weights(
     bench: Any, plane: Any, shelf: Any
 ) -> None:
