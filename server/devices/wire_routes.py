@@ -27,6 +27,9 @@ from shared import wire
 
 router = APIRouter(tags=["device plane"])
 
+#: Longest interval until the next poll of a device for which a package is being built.
+BUILDING_SECONDS = 5.0
+
 
 class Empty(BaseModel):
     """Nothing to say."""
@@ -96,7 +99,7 @@ def get_desired(
     headers = {
         "ETag": etag_of(answer.generation),
         "Cache-Control": "private",
-        wire.POLL_INTERVAL_HEADER: _poll_interval(settings),
+        wire.POLL_INTERVAL_HEADER: _poll_interval(settings, bool(answer.wanted)),
     }
     if answer.desired is None:
         return Response(status_code=304, headers=headers)
@@ -104,10 +107,14 @@ def get_desired(
     return Response(body, headers=headers, media_type="application/json")
 
 
-def _poll_interval(settings: Settings) -> str:
-    """The interval with jitter, so that devices that started together drift apart."""
+def _poll_interval(settings: Settings, soon: bool) -> str:
+    """The interval with jitter, so that devices that started together drift apart.
+
+    `soon`: a package is being built for this device.
+    """
+    seconds = min(settings.poll_interval, BUILDING_SECONDS) if soon else settings.poll_interval
     jitter = random.uniform(-settings.poll_jitter, settings.poll_jitter)  # noqa: S311 - no secret
-    return f"{settings.poll_interval * (1 + jitter):.3f}"
+    return f"{seconds * (1 + jitter):.3f}"
 
 
 @router.get(

@@ -81,6 +81,7 @@ def test_a_full_package_is_built_for_a_device_that_holds_nothing(fleet, tmp_path
     fleet.roll_out(2)
     held = fleet.poll(device)
     assert held.json()["models"][0]["held"] == "package_being_built"
+    assert float(held.headers["weft-poll-interval"]) <= 5.5
     fleet.server.app.state.building.close()  # waits for the build
     offered = fleet.poll(device, held.headers["etag"])
     (offer,) = offered.json()["models"]
