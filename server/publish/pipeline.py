@@ -31,7 +31,7 @@ from server.publish.spec import Result, Task, sync, write_durably
 from server.refine.evaluate import Scores
 from server.refine.job import Job
 from server.refine.outcome import Refined, Settled
-from server.refine.weights import save_state
+from server.refine.weights import State, save_state
 from shared import methods
 from shared.errors import NoSpace, WeftError
 from shared.tensors import Array, WeightsReader
@@ -95,7 +95,7 @@ def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildRepor
     method = methods.get(task.job.method)
     options: Any = methods.options(method, task.job.options)
     if not isinstance(method, methods.LossyMethod):
-        return _lossless(task, _settle(job, refined, {}, folder), folder)
+        return _lossless(task, _settle(job, refined, {}, folder).applied(refined), folder)
     with WeightsReader(task.job.base) as base:
         coded = code_matrices(base, refined.parameters, method, options)
         for name in refined.dense & refined.others.keys():
@@ -107,10 +107,10 @@ def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildRepor
         return finish(coded, others, *places)
 
 
-def _lossless(task: Task, settled: Settled, folder: Path) -> BuildReport:
+def _lossless(task: Task, state: State, folder: Path) -> BuildReport:
     """The package of a dense retraining, sent to the bit."""
     target, job = folder / "target.safetensors", task.job
-    save_state(target, settled.state)
+    save_state(target, state)
     places = folder / spec.PACKAGE, task.model, folder / spec.DECODED
     return build_package(job.base, target, job.method, job.options, *places)
 

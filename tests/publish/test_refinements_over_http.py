@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from server.cli import run
+from server.cli.commands import app
 from shared.decode import decode
 from shared.package import PackageReader
 from shared.tensors import WeightsReader
@@ -99,10 +101,19 @@ def test_refinement_becomes_a_version_and_a_package(plant: Plant, tmp_path: Path
     ]
 
 
-def test_next_refinement_starts_from_the_refined_version(plant: Plant) -> None:
+def weft(plant: Plant, *words: str) -> int:
+    """`weft refine` on the plant's server; its exit status."""
+    order = ["refine", "digits", "--dataset", "bright", "--epochs", "2", "--recipe", "threads=1"]
+    return run(app, [*order, *words, "--json", "--server", plant.server.url])
+
+
+def test_next_refinement_starts_from_the_refined_version(
+    plant: Plant, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in (2, 3):
-        (*_, done) = plant.follow(plant.refine("direct"))
-        assert (done["state"], done["target"]) == ("succeeded", number), done["error"]
+        assert weft(plant, "--method", "direct") == 0
+        done = json.loads(capsys.readouterr().out)
+        assert (done["state"], done["target"]) == ("succeeded", number)
     assert plant.ask("GET", "/api/v1/models/digits/versions/3")["parent"] == 2
 
 
@@ -124,16 +135,18 @@ def test_cancel_ends_it_and_publishes_nothing(plant: Plant) -> None:
 
 
 def test_lost_data_fail_the_refinement_with_what_to_do(
-    plant: Plant, images: Path, tmp_path: Path
+    plant: Plant, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = images.with_name("lost.npz")
     lost.write_bytes(images.read_bytes())
     plant.ask("POST", "/api/v1/datasets", json={"name": "lost", "uri": str(lost)})
     lost.unlink()
-    (*_, done) = plant.follow(plant.refine(dataset="lost"))
-    assert (done["state"], done["attempts"]) == ("failed", 1)
-    assert done["error"]["code"] == "dataset.not_found"
-    assert done["error"]["todo"]
+    assert weft(plant, "--method", "direct", "--dataset", "lost") == 1
+    told = capsys.readouterr()
+    done, error = json.loads(told.out), json.loads(told.err)["error"]
+    assert (done["state"], done["attempts"], done["error"]) == ("failed", 1, error)
+    assert error["code"] == "dataset.not_found"
+    assert error["todo"]
 
 
 def test_same_key_is_the_same_refinement(plant: Plant) -> None:
@@ -169,7 +182,7 @@ def test_bad_order_is_refused_at_once(
 def test_server_goes_on_with_what_a_stopped_one_began(
     plant: Plant, serve: Any, images: Path
 ) -> None:
-    begun = plant.refine(recipe={"epochs": 3, "batch_size": 1, "threads": 1})
+    begun = plant.refine(recipe={"epochs": 3, "batch_size": 2, "threads": 1})
     for entry in plant.follow(begun):
         if entry["progress"]:
             break
