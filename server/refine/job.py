@@ -32,7 +32,7 @@ from server.refine.start import Start, start_from
 from server.refine.weights import State, from_storage, load_into, load_state
 from server.registry.opening import open_dataset
 from shared import methods
-from shared.tensors import Array
+from shared.tensors import Array, WeightsReader
 
 
 def train(spec: JobSpec, folder: Path | None, report: Report) -> Refined:
@@ -64,10 +64,15 @@ class Job:
     def train(self, report: Report) -> Refined:
         """Train, from the checkpoint where there is one; `report` hears of the progress."""
         clone = self._clone()
-        run = self.spec.model_dump(mode="json", exclude={"base", "statistics"})
-        checkpoint = Checkpoint(self._folder, run) if self._folder else None
+        checkpoint = Checkpoint(self._folder, self._run()) if self._folder else None
         history = fit(clone, self.data, self.held_out, self.spec.recipe, report, checkpoint)
         return collect(clone, self.base, self.plan, history)
+
+    def _run(self) -> dict[str, Any]:
+        """What makes a checkpoint this run's: the spec, with the base by its digest."""
+        with WeightsReader(self.spec.base) as base:
+            digest = base.digest().hex()
+        return self.spec.model_dump(mode="json") | {"base": digest, "statistics": None}
 
     def settle(self, refined: Refined, decoded: Mapping[str, Array]) -> Settled:
         """Re-estimate BatchNorm on the weights that devices will hold, and fold it away.

@@ -62,6 +62,12 @@ class World:
         return JobSpec(**(fields | changes))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests run beside each other; threads that wait for each other would only cost time."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def images() -> Callable[..., ImageDataset]:
     return make_images
@@ -74,7 +80,6 @@ def save() -> Callable[[Path, ImageDataset], str]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("world")
     train = save_images(folder / "train.npz", make_images(200, seed=1))
     test = save_images(folder / "test.npz", make_images(100, seed=2))
