@@ -101,6 +101,12 @@ def right_vectors(W: Matrix, r: int, lapack: Lapack = NUMPY) -> tuple[Matrix, ND
     return vectors[:, :r], s
 
 
+def truncate(W: Matrix, rank: int) -> dict[str, Matrix]:
+    """The best rank-r factors of `W`: `L` (o, r) and `R` (r, i)."""
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    return {"L": U[:, :rank] * s[:rank], "R": Vt[:rank]}
+
+
 def rank(s: NDArray[np.float64]) -> int:
     """How many singular values are not null."""
     return int((s > NULL_SHARE * s[0]).sum()) if s.size and s[0] > 0 else 0

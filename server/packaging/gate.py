@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from shared.errors import NotReproducible
@@ -38,16 +37,26 @@ class Verdict:
 
 
 class TorchLapack:
-    """torch.linalg on the CPU: another LAPACK than numpy's."""
+    """torch.linalg on the CPU: another LAPACK than numpy's.
+
+    torch is imported at the first use: a server that builds no package starts seconds sooner.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
 
     def triangle(self, a: Matrix) -> Matrix:
         """See Lapack."""
-        factors = torch.linalg.qr(torch.from_numpy(np.ascontiguousarray(a)), mode="r")
+        factors = self._torch.linalg.qr(self._torch.from_numpy(np.ascontiguousarray(a)), mode="r")
         return np.asarray(factors.R.numpy())
 
     def svd(self, a: Matrix) -> _Svd:
         """See Lapack."""
-        u, s, vt = torch.linalg.svd(torch.from_numpy(np.ascontiguousarray(a)), full_matrices=False)
+        u, s, vt = self._torch.linalg.svd(
+            self._torch.from_numpy(np.ascontiguousarray(a)), full_matrices=False
+        )
         return u.numpy(), s.numpy(), vt.numpy()
 
 

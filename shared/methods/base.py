@@ -32,7 +32,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared import svd
 from shared.coding import SymbolSource
 from shared.errors import BadMethod, BadPackage
-from shared.grid import MIN_EXPONENT, Q_LIMIT, Guard, Step, snap, step_at_least
+from shared.grid import (
+    MAX_FACTOR_K,
+    MIN_EXPONENT,
+    Q_LIMIT,
+    Guard,
+    Step,
+    product_step,
+    quantise,
+    snap,
+    step_at_least,
+)
 from shared.svd import Lapack, Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
@@ -184,6 +194,18 @@ def product_rows(A: Matrix, B: Matrix) -> Iterator[Matrix]:
         raise BadPackage("malformed", "a product of factors is not exact")
     for rows in row_blocks(A.shape[0], B.shape[1]):
         yield A[rows] @ B
+
+
+def code_product(L: Matrix, R: Matrix, bits: int) -> tuple[list[Symbols], tuple[Any, ...]]:
+    """Symbols of both factors of `L R`, and the one step of the product.
+
+    The factors are balanced first, so that an error in either weighs the same in the product.
+    """
+    U, s, Vt = np.linalg.svd(L @ R, full_matrices=False)
+    root = np.sqrt(s[: L.shape[1]])
+    a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
+    b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
+    return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
 
 
 def row_blocks(o: int, i: int) -> Iterator[slice]:

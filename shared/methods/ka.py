@@ -23,11 +23,11 @@ from shared.methods.base import (
     Parameters,
     RankOptions,
     Tensor,
+    code_product,
     product_rows,
     row_blocks,
     snap_step,
 )
-from shared.methods.lra import code_product, truncate
 from shared.svd import Lapack, Matrix
 
 
@@ -59,7 +59,7 @@ class KnowledgeAugmentation(FactorisingMethod):
         U0, V0 = frozen["U0"], frozen["V0"]
         wanted = np.einsum("oj,oj->j", U0, (target - W) @ V0)
         ds = constrain(wanted, frozen["s"])
-        rest = truncate(target - W - (U0 * ds) @ V0.T, options.rank)
+        rest = svd.truncate(target - W - (U0 * ds) @ V0.T, options.rank)
         missing = options.rank - rest["L"].shape[1]
         U = np.pad(rest["L"], ((0, 0), (0, missing)))
         V = np.pad(rest["R"].T, ((0, 0), (0, missing)))

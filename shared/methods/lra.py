@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from shared import svd
 from shared.coding import SymbolSource
-from shared.grid import MAX_FACTOR_K, product_step, quantise
 from shared.methods.base import (
     Code,
     LossyMethod,
@@ -20,6 +20,7 @@ from shared.methods.base import (
     RankOptions,
     Symbols,
     Tensor,
+    code_product,
     product_rows,
     read,
 )
@@ -41,11 +42,11 @@ class LowRankApproximation(LossyMethod):
 
     def prepare(self, W: Matrix, name: str, options: RankOptions) -> dict[str, Any]:
         """Where training starts: `L` = U diag(s), `R` = V^T, cut to rank r (eq. 6)."""
-        return truncate(W, options.rank)
+        return svd.truncate(W, options.rank)
 
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
         """The best approximation of rank r (Eckart-Young)."""
-        return truncate(target, options.rank)
+        return svd.truncate(target, options.rank)
 
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
         """`L R - W`."""
@@ -64,21 +65,3 @@ class LowRankApproximation(LossyMethod):
         R = read(symbols, r * tensor.i, bits).reshape(r, tensor.i).astype(np.float64)
         for block in product_rows(L, R):
             yield block.reshape(-1).astype(np.int64)
-
-
-def truncate(W: Matrix, rank: int) -> dict[str, Matrix]:
-    """The best rank-r factors of `W`: `L` (o, r) and `R` (r, i)."""
-    U, s, Vt = np.linalg.svd(W, full_matrices=False)
-    return {"L": U[:, :rank] * s[:rank], "R": Vt[:rank]}
-
-
-def code_product(L: Matrix, R: Matrix, bits: int) -> tuple[list[Symbols], tuple[Any, ...]]:
-    """Symbols of both factors of `L R`, and the one step of the product.
-
-    The factors are balanced first, so that an error in either weighs the same in the product.
-    """
-    U, s, Vt = np.linalg.svd(L @ R, full_matrices=False)
-    root = np.sqrt(s[: L.shape[1]])
-    a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
-    b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
-    return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
