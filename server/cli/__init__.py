@@ -6,11 +6,12 @@ progress and errors to stderr; with `--json` both are JSON.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from shared.errors import UserError, WeftError
+from shared.errors import NoSpace, UserError, WeftError
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -39,10 +40,18 @@ def run(app: Typer, arguments: list[str]) -> int:
     except SystemExit as stop:
         # The parser ends with 2 for a wrong command line, which is the user's fault here.
         return UserError.exit_status if stop.code == PARSER_REFUSED else int(stop.code or 0)
-    except WeftError as error:
-        show_error(error, as_json="--json" in arguments)
-        return error.exit_status
+    except (WeftError, OSError) as error:
+        ours = error if isinstance(error, WeftError) else _as_ours(error)
+        show_error(ours, as_json="--json" in arguments)
+        return ours.exit_status
     except Exception:
         traceback.print_exc()
         return WeftError.exit_status
     return 0
+
+
+def _as_ours(error: OSError) -> WeftError:
+    """What a disk or a path refused; errors of the network never come this far."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return NoSpace("no_space" if full else "unusable", text)

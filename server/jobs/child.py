@@ -52,7 +52,8 @@ class Child:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):
-                record = json.loads(line)
+                # A diverging loss is NaN, which is not JSON: the database and browsers refuse it.
+                record = json.loads(line, parse_constant=lambda _: None)
                 if isinstance(record, dict):
                     yield record
 

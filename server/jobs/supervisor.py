@@ -82,8 +82,11 @@ class Supervisor:
         """End the child of a refinement whose row says `cancelled`, if it runs here."""
         with self._lock:
             child = self._children.get(refinement_id)
+            begun = refinement_id in self._threads
         if child is not None:
             child.stop(self._jobs.grace)
+        elif not begun:
+            self._tidy(refinement_id, self._folder / str(refinement_id))
 
     def _watch_queue(self) -> None:
         while not self._stopping.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ from server.settings import Settings
 from server.storage.base import BlobStore
 from server.tables import Refinement, now
 from shared import methods
+from shared.errors import NoSpace
 
 #: Where a refined version's metrics name the blob of its BatchNorm statistics (see
 #: `server.refine.batchnorm`): the next refinement that starts from it unfolds its clone by them.
@@ -41,10 +43,14 @@ class RefinementWork:
         with reading(self._engine) as session:
             row = session.get_one(Refinement, refinement_id)
             task, base = self._task(row, folder), row.base_version
-        self._fetch(base.blob, task.job.base)
-        if task.job.statistics is not None:
-            self._fetch(base.metrics[STATISTICS_BLOB], task.job.statistics)
-        spec.write_durably(folder / spec.SPEC, task.model_dump_json(indent=1))
+        try:
+            self._fetch(base.blob, task.job.base)
+            if task.job.statistics is not None:
+                self._fetch(base.metrics[STATISTICS_BLOB], task.job.statistics)
+            spec.write_durably(folder / spec.SPEC, task.model_dump_json(indent=1))
+        except OSError as error:
+            code = "no_space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "unusable"
+            raise NoSpace(code, f"the refinement's folder: {error.strerror}") from error
         return [sys.executable, "-m", "server.publish.pipeline", str(folder)]
 
     def _fetch(self, blob: str, place: Path) -> None:

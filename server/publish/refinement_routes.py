@@ -143,7 +143,7 @@ def cancel_refinement(
 ) -> RefinementOut:
     """End a refinement that is queued or running; nothing is published."""
     with writing(engine) as session:
-        row = _find(session, id)
+        row = _find(session, id, lock=True)
         if not queue.cancel(session, row):
             raise BadRefinement("not_cancellable", f"refinement {id} has {row.state} already")
         answer = describe_refinement(row)
@@ -190,8 +190,8 @@ def _look(engine: Engine, refinement_id: int) -> RefinementOut:
         return describe_refinement(_find(session, refinement_id))
 
 
-def _find(session: Session, refinement_id: int) -> Refinement:
-    row = session.get(Refinement, refinement_id, with_for_update=True)
+def _find(session: Session, refinement_id: int, lock: bool = False) -> Refinement:
+    row = session.get(Refinement, refinement_id, with_for_update=lock)
     if row is None:
         raise BadRefinement("not_found", f"there is no refinement {refinement_id}")
     return row

@@ -94,3 +94,9 @@ def test_bad_input_leaves_nothing_behind(
 def test_show_refuses_what_is_no_package(weft: Any, base: Path, tmp_path: Path) -> None:
     assert weft("package", "show", base, "--json").code == "package.malformed"
     assert weft("package", "show", tmp_path / "none", "--json").code == "package.not_found"
+
+
+def test_place_that_cannot_be_written_is_told(weft: Any, target: Path, tmp_path: Path) -> None:
+    words = ["--target", target, "--method", "full", "--output", tmp_path / "no" / "where"]
+    done = weft("package", "build", *words, "--json")
+    assert (done.status, done.out, done.code) == (2, "", "storage.unusable")

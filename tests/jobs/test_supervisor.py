@@ -66,6 +66,27 @@ def test_runs_to_success_and_stores_the_last_progress(
     assert kinds(engine) == ["refinement.started", "refinement.succeeded"]
 
 
+def test_diverging_loss_is_stored_as_unknown(supervise: Any, enqueue: Any, until: Any) -> None:
+    job = enqueue()
+    supervise('print(json.dumps({"stage": "refine", "loss": float("nan")}))')
+    assert until(job, ended).progress == {"stage": "refine", "loss": None}
+
+
+def test_cancelled_in_the_queue_leaves_no_checkpoint(
+    supervise: Any, enqueue: Any, until: Any, settings: Settings, engine: Engine
+) -> None:
+    running, waiting_job = enqueue(), enqueue()
+    supervisor = supervise(WAIT)
+    until(running, waiting)
+    folder = settings.jobs_dir / str(waiting_job)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_text("of an earlier attempt")
+    with writing(engine) as session:
+        queue.cancel(session, session.get_one(Refinement, waiting_job))
+    supervisor.cancel(waiting_job)
+    assert list(folder.iterdir()) == []
+
+
 def test_folder_keeps_what_explains_and_drops_what_is_large(
     supervise: Any, enqueue: Any, until: Any, settings: Settings
 ) -> None:
