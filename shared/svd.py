@@ -59,7 +59,9 @@ class NumpyLapack:
         return r
 
     def svd(self, a: Matrix) -> tuple[Matrix, NDArray[np.float64], Matrix]:
-        """See Lapack."""
+        """See Lapack; raises BadResult where LAPACK would not come to an end."""
+        if not np.isfinite(a).all():
+            raise BadResult("overflow", "weights are too large to be factorised")
         try:
             u, s, vt = np.linalg.svd(a, full_matrices=False)
         except np.linalg.LinAlgError as error:
@@ -103,7 +105,7 @@ def right_vectors(W: Matrix, r: int, lapack: Lapack = NUMPY) -> tuple[Matrix, ND
 
 def truncate(W: Matrix, rank: int) -> dict[str, Matrix]:
     """The best rank-r factors of `W`: `L` (o, r) and `R` (r, i)."""
-    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    U, s, Vt = NUMPY.svd(W)
     return {"L": U[:, :rank] * s[:rank], "R": Vt[:rank]}
 
 

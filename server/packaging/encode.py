@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from server.packaging import gate
+from server.packaging.replacing import replacing
 from server.packaging.sent import UNCHANGED, Sent, is_same, send_elements, send_lossless, send_raw
 from shared import coding, methods
-from shared.decode import decode, reconstitute
-from shared.errors import BadMethod, BadWeights, NotReproducible
+from shared.decode import VARIANCE_SUFFIX, decode, reconstitute
+from shared.errors import BadMethod, BadResult, BadWeights, NotReproducible
 from shared.methods.base import FactorisingMethod, LossyMethod, Options, Parameters, Tensor
 from shared.package import (
     DIGEST_BYTES,
@@ -81,10 +82,18 @@ class Coded:
         if self.base.schema.get(spec.name) != spec or len(spec.shape) < 2:
             raise BadMethod("not_applicable", f"{spec.name!r} has no matrix in the base")
         W, goal = self.weights(spec.name), values.reshape(spec.matrix)
-        return self.method.fit(W, goal, spec.name, self.options)
+        try:
+            return self.method.fit(W, goal, spec.name, self.options)
+        except (BadResult, np.linalg.LinAlgError) as error:
+            raise BadMethod("not_applicable", f"{spec.name!r} cannot be factorised") from error
 
     def add(self, name: str, parameters: Parameters) -> None:
-        """Code one matrix by its parameters, or directly where the method has nothing to offer."""
+        """Code one matrix by its parameters, or directly where the method has nothing to offer.
+
+        Raises BadWeights where a parameter is not finite, as after a refinement that diverged.
+        """
+        if not all(np.isfinite(values).all() for values in parameters.values()):
+            raise BadWeights("not_finite", f"the update of {name!r} holds NaN or infinite values")
         spec, W = self.base.schema[name], self.weights(name)
         self.sent[name] = self._factors(spec, W, parameters) or self._directly(spec, W, parameters)
 
@@ -100,9 +109,9 @@ class Coded:
         try:
             return self._judged(spec, W, parameters, count, caution=1.0)
         except NotReproducible:
-            with contextlib.suppress(NotReproducible, BadMethod):
+            with contextlib.suppress(NotReproducible, BadMethod, BadResult):
                 return self._judged(spec, W, parameters, count, _CAUTION)
-        except BadMethod:
+        except (BadMethod, BadResult):
             pass
         return None
 
@@ -186,12 +195,13 @@ def build_package(
 ) -> BuildReport:
     """Fit a method to two weights files and write the package.
 
-    `base` is not needed for `full`. Raises BadMethod, BadWeights.
+    `base` is not needed for `full`. Raises BadMethod, BadWeights, NoSpace.
     """
     chosen = methods.get(method)
     parsed = methods.options(chosen, options)
     with contextlib.ExitStack() as files:
         new = files.enter_context(WeightsReader(target))
+        _check_variances(new)
         old = files.enter_context(WeightsReader(base)) if base and chosen.needs_base else None
         if old is None and chosen.needs_base:
             raise BadMethod("not_applicable", f"{chosen.id} needs a base to start from")
@@ -216,12 +226,15 @@ def _fit(
             )
             continue
         target = new.read(name)
-        if not spec.is_float or _is_buffer(base, spec, target):
-            coded.sent[name] = send_raw(spec, target)
+        if not spec.is_float or np.isinf(to_float64(target, spec.dtype)).any():
+            coded.sent[name] = _send_buffer(spec, target)
             continue
         values = to_float64(target, spec.dtype)
         if not np.isfinite(values).all():
             raise BadWeights("not_finite", f"{name!r} holds NaN or infinite values")
+        if same and not np.isfinite(to_float64(base.read(name), spec.dtype)).all():
+            coded.sent[name] = send_raw(spec, target)  # repaired: there is nothing to add to
+            continue
         try:
             coded.add(name, coded.fit(spec, values))
         except BadMethod:
@@ -229,12 +242,20 @@ def _fit(
     return coded.sent
 
 
-def _is_buffer(base: WeightsReader, spec: TensorSpec, target: Array) -> bool:
-    """Whether old or new values are infinite, as in attention masks; never NaN."""
-    values = [to_float64(target, spec.dtype)]
-    if base.schema.get(spec.name) == spec:
-        values.append(to_float64(base.read(spec.name), spec.dtype))
-    return any(np.isinf(v).any() and not np.isnan(v).any() for v in values)
+def _send_buffer(spec: TensorSpec, target: Array) -> Sent:
+    """Integers, or a mask of infinite values, as they are; raises BadWeights at NaN."""
+    if spec.is_float and np.isnan(to_float64(target, spec.dtype)).any():
+        raise BadWeights("not_finite", f"{spec.name!r} holds NaN")
+    return send_raw(spec, target)
+
+
+def _check_variances(weights: WeightsReader) -> None:
+    """Raise BadWeights where a running variance is not positive."""
+    for name, spec in weights.schema.items():
+        if not (name.endswith(VARIANCE_SUFFIX) and spec.is_float):
+            continue
+        if not (to_float64(weights.read(name), spec.dtype) > 0).all():
+            raise BadWeights("bad_variance", f"{name!r} holds a variance that is not positive")
 
 
 def _header(method: methods.Method, options: Options, model: str) -> PackageHeader:
@@ -256,23 +277,29 @@ def _finish(
     output: Path,
     decoded: Path | None,
 ) -> BuildReport:
-    """Write the package twice: to learn the digest of its result, and with it; then decode it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        out = decoded or Path(scratch) / "weights"
-        draft = Path(scratch) / "draft"
-        _write(header, base, target, sent, draft, bytes(DIGEST_BYTES))
+    """Write the package twice: to learn the digest of its result, and with it; then decode it.
+
+    After an error `output` and `decoded` are as they were.
+    """
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        out = stack.enter_context(replacing(decoded or scratch / "weights"))
+        made = stack.enter_context(replacing(output))
+        _write(header, base, target, sent, draft := scratch / "draft", bytes(DIGEST_BYTES))
         with PackageReader(draft) as package, out.open("w+b") as file:
             digest = reconstitute(base, package, file)
-        _write(header, base, target, sent, output, digest)
-        with PackageReader(output) as package, out.open("w+b") as file:
+        _write(header, base, target, sent, made, digest)
+        with PackageReader(made) as package, out.open("w+b") as file:
             decode(base, package, file)
             size, container = package.size, package.container_bytes
             base_digest = package.base_digest
+        with made.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return BuildReport(
         path=output,
         size=size,
         container_bytes=container,
-        sha256=hashlib.sha256(output.read_bytes()).hexdigest(),
+        sha256=sha256,
         base_digest=base_digest.hex() if base_digest else None,
         result_digest=digest.hex(),
         learnable_count=sum(s.count for s in sent.values()),

@@ -9,7 +9,7 @@ import numpy as np
 
 from shared import coding
 from shared.decode import VARIANCE_SUFFIX, overlap
-from shared.errors import BadWeights
+from shared.errors import BadMethod, BadWeights
 from shared.grid import add, quantise, round_to
 from shared.methods.base import Symbols
 from shared.package import Plan, TensorPlan
@@ -49,7 +49,10 @@ def send_elements(base: WeightsReader | None, spec: TensorSpec, new: Array, bits
     change = new - to_float64(old, spec.dtype)
     if not change.any() and base and base.schema.get(spec.name) == spec:
         return UNCHANGED
-    q, step = quantise(change.reshape(-1), bits)
+    try:
+        q, step = quantise(change.reshape(-1), bits)
+    except BadMethod:  # doubles beyond every grid
+        return send_raw(spec, round_to(new, spec.dtype))
     if change.any() and not q.any():  # too small for any grid: subnormal weights
         return send_raw(spec, round_to(new, spec.dtype))
     if spec.name.endswith(VARIANCE_SUFFIX):

@@ -201,7 +201,7 @@ def code_product(L: Matrix, R: Matrix, bits: int) -> tuple[list[Symbols], tuple[
 
     The factors are balanced first, so that an error in either weighs the same in the product.
     """
-    U, s, Vt = np.linalg.svd(L @ R, full_matrices=False)
+    U, s, Vt = svd.NUMPY.svd(L @ R)
     root = np.sqrt(s[: L.shape[1]])
     a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
     b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)

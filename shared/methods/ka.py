@@ -49,7 +49,7 @@ class KnowledgeAugmentation(FactorisingMethod):
 
     def prepare(self, W: Matrix, name: str, options: RankOptions) -> dict[str, Any]:
         """The factors of `W` and the freedom of `ds`."""
-        U0, s, V0t = np.linalg.svd(W, full_matrices=False)
+        U0, s, V0t = svd.NUMPY.svd(W)
         free = np.arange(s.size) < svd.rank(s)
         return {"U0": U0, "s": s, "V0": V0t.T, "free": free, "ties": svd.ties(s)}
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from shared import svd
 from shared.coding import SymbolSource
+from shared.errors import BadMethod
+from shared.grid import Q_LIMIT
 from shared.methods.base import (
     Code,
     LossyMethod,
@@ -56,7 +58,11 @@ class LowRankApproximation(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """Balanced factors, one step each; the product of the two steps is the grid."""
-        return Code(*code_product(parameters["L"], parameters["R"], options.bits))
+        (a, b), steps = code_product(parameters["L"], parameters["R"], options.bits)
+        q = a.reshape(W.shape[0], -1).astype(np.float64) @ b.reshape(-1, W.shape[1])
+        if np.abs(q).max(initial=0.0) >= Q_LIMIT:
+            raise BadMethod("not_applicable", f"{name}: factors of so many bits leave the grid")
+        return Code([a, b], steps)
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The product of the integers."""
