@@ -66,6 +66,7 @@ def main(folder: Path) -> int:
 def refine_package_evaluate(folder: Path, report: Report) -> Result:
     """The three steps; leaves the results in `folder`. Raises WeftError."""
     began = time.monotonic()
+    report({"stage": "refine"})  # opening data and factorising may take a while
     task = Task.model_validate_json((folder / spec.SPEC).read_bytes())
     job = Job(task.job, folder)
     refined = job.train(report)  # 1
