@@ -5,5 +5,5 @@ pipeline.py     the child: refine -> package -> evaluate
 refinement.py   the server's side of it: prepares the child's folder, publishes its results
 publishing.py   versions and packages into registry and store, in one transaction
 on_demand.py    packages between two versions that exist: for planner and operators
-routes.py       the HTTP side
+*_routes.py     the HTTP side; schemas.py says what it takes and gives
 """
