@@ -44,15 +44,22 @@ class Batches:
         rows = rows.sort().values.to(self.images.device)
         return Batches(self.images[rows], self.labels[rows])
 
-    def first(self, count: int) -> Batches:
-        """The first `count` rows."""
-        return Batches(self.images[:count], self.labels[:count])
-
     def plain(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in order, as they are: images float32 (B, C, H, W), labels (B,)."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield scaled(self.images[part]), self.labels[part]
+
+    def mixed(self, size: int, count: int) -> Iterator[Tensor]:
+        """Whole batches of images as they are, of at most `count` rows in all.
+
+        Mixed by a fixed seed: data in a folder come class by class, and no batch should see one
+        class only. Fewer rows than `size` make one batch.
+        """
+        order = torch.randperm(len(self), generator=generator(0, "mixed")).to(self.images.device)
+        whole = max(min(count, len(self)) // size, 1) * size
+        for start in range(0, min(whole, len(self)), size):
+            yield scaled(self.images[order[start : start + size]])
 
     def epoch(self, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The rows of one epoch, shuffled and augmented; the same for the same seed and epoch."""

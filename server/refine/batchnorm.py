@@ -135,9 +135,8 @@ def _absorbs(probe: nn.Module, feeder: str, norm: str, images: Tensor) -> bool:
 
 
 def reestimate(module: nn.Module, data: Batches, batch: int = _BATCH) -> None:
-    """Replace the running statistics by the mean over batches of `data`, in order, unaugmented.
+    """Replace the running statistics by the mean over whole batches of `data`, unaugmented.
 
-    A last batch that is smaller than the others is left out where there are others.
     `num_batches_tracked` stays.
     """
     norms = [
@@ -146,14 +145,13 @@ def reestimate(module: nn.Module, data: Batches, batch: int = _BATCH) -> None:
     if not norms:
         return
     kept = [(m.momentum, _tracked(m)) for m in norms]
-    whole = max(len(data) // batch, 1) * batch
     module.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
     with torch.no_grad():
-        for images, _ in data.first(whole).plain(batch):
+        for images in data.mixed(batch, len(data)):
             module(images)
     for norm, (momentum, tracked) in zip(norms, kept, strict=True):
         norm.momentum = momentum
@@ -163,7 +161,7 @@ def reestimate(module: nn.Module, data: Batches, batch: int = _BATCH) -> None:
 
 
 def observe(module: nn.Module, data: Batches, batch: int = _BATCH) -> State:
-    """Mean and variance of what enters each BatchNorm while the module predicts `data`.
+    """Mean and variance of what enters each BatchNorm while the module predicts a sample.
 
     Unlike `reestimate`, it relies on the stored statistics, so it is right for folded weights,
     which make sense with those only.
@@ -185,7 +183,7 @@ def observe(module: nn.Module, data: Batches, batch: int = _BATCH) -> State:
     ]
     module.eval()
     with torch.no_grad():
-        for images, _ in data.plain(batch):
+        for images in data.mixed(batch, SAMPLE):
             module(images)
     for hook in hooks:
         hook.remove()

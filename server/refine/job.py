@@ -134,7 +134,7 @@ class Job:
     def _statistics(self, start: Start) -> State:
         """BatchNorm's statistics under the base: those kept with it, else observed."""
         if self.spec.statistics is None:
-            return batchnorm.observe(start.module, self.data.first(batchnorm.SAMPLE))
+            return batchnorm.observe(start.module, self.data)
         return {n: t.to(self.device) for n, t in load_state(self.spec.statistics).items()}
 
     def _opened(self, uri: str) -> tuple[tuple[str, ...], Batches]:

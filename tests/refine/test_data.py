@@ -47,15 +47,15 @@ def test_more_data_make_a_better_model(data: Path, tmp_path: Path) -> None:
 
     train, test = data / "mnist-train.parquet", data / "mnist-test.parquet"
     arguments = {"in_channels": 1}
-    first = Recipe(epochs=5, batch_size=32, held_out=0, threads=1)
-    state = train_initial("vgg_tiny", arguments, open_dataset(f"{train}#rows=0:600"), first)
+    first = Recipe(epochs=6, batch_size=32, held_out=0, threads=1)
+    state = train_initial("vgg_tiny", arguments, open_dataset(f"{train}#rows=0:300"), first)
     save_state(tmp_path / "base", state)
     job = Job(
         JobSpec(
             architecture="vgg_tiny",
             arguments=arguments,
             base=tmp_path / "base",
-            dataset=f"{train}#rows=0:6000",
+            dataset=f"{train}#rows=0:3000",
             evaluation_dataset=f"{test}#rows=0:2000",
             method="ka",
             options={"rank": 3},

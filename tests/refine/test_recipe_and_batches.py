@@ -89,6 +89,15 @@ def test_an_epoch_shows_every_image_once_and_depends_on_seed_and_number() -> Non
     assert len(set(seen)) == 20
 
 
+def test_data_that_lie_class_by_class_are_mixed_for_statistics() -> None:
+    data = _numbered(100)
+    batches = [((x[:, 2, 0, 0] + 1) * 127.5).round() for x in data.mixed(20, 70)]
+    assert [len(b) for b in batches] == [20, 20, 20]
+    assert len(set(torch.cat(batches).tolist())) == 60
+    assert all(b.min() < 30 and b.max() > 70 for b in batches)
+    assert [len(b) for b in data.mixed(500, 500)] == [100]
+
+
 def test_crop_shifts_and_flip_mirrors_within_bounds() -> None:
     data, recipe = _numbered(64), Recipe(batch_size=64, crop=2, flip=True)
     ((x, _),) = data.epoch(recipe, 0)

@@ -20,6 +20,7 @@ from shared import prng
 class KnowledgeAugmentation(Reparam):
     """Learns `u`, `v`, and `g`: one number per cluster of equal singular values."""
 
+    rate = 1e-2
     undecayed = frozenset({"g"})  # decay there would shrink or stretch the whole model
 
     def __init__(self, site: Site) -> None:
