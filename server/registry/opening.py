@@ -67,7 +67,7 @@ def open_dataset(uri: str, storage_options: Storage | None = None) -> ImageDatas
         elif path.endswith(".npz"):
             dataset = _open_npz(files, path)
         elif path.endswith(".parquet"):
-            dataset = _open_parquet(files, path)
+            return _checked(_open_parquet(files, path, share), uri)
         elif files.exists(path):
             raise BadDataset("unreadable", f"{place}: not a folder, .npz or .parquet")
         else:
@@ -189,21 +189,30 @@ def _arranged(images: NDArray[Any], path: str) -> Pixels:
     return images
 
 
-def _open_parquet(files: Any, path: str) -> ImageDataset:
+def _open_parquet(files: Any, path: str, share: slice | None) -> ImageDataset:
+    """Only the rows of the share are decoded, which is what takes time."""
     with files.open(path, "rb") as file, pq.ParquetFile(file) as table:
-        names = _class_names(table.schema_arrow)
-        labels: list[NDArray[np.int64]] = []
+        labels = table.read(columns=["label"]).column("label").to_numpy().astype(np.int64)
+        rows = range(len(labels))[share] if share else range(len(labels))
+        names = _class_names(table.schema_arrow) or _numbered(labels)
+        images = stack(_encoded(table, path, rows))
+    return ImageDataset(images, labels[rows.start : rows.stop], names)
 
-        def encoded() -> Iterator[tuple[str, bytes]]:
-            for batch in table.iter_batches(batch_size=1024, columns=["image", "label"]):
-                row = sum(map(len, labels))
-                labels.append(batch.column("label").to_numpy(zero_copy_only=False).astype(np.int64))
-                for offset, data in enumerate(pc.struct_field(batch.column("image"), "bytes")):
-                    yield f"{path} row {row + offset}", data.as_py() or b""
 
-        images = stack(encoded())
-    flat = np.concatenate(labels) if labels else np.zeros(0, np.int64)
-    return ImageDataset(images, flat, names or _numbered(flat))
+def _encoded(table: pq.ParquetFile, path: str, rows: range) -> Iterator[tuple[str, bytes]]:
+    """The encoded images of `rows`, each with its place for messages."""
+    begin = 0
+    for batch in table.iter_batches(batch_size=1024, columns=["image"]):
+        end = begin + batch.num_rows
+        wanted = range(max(begin, rows.start), min(end, rows.stop))
+        if wanted:
+            part = pc.struct_field(batch.column("image"), "bytes")
+            part = part.slice(wanted.start - begin, len(wanted))
+            for row, data in zip(wanted, part, strict=True):
+                yield f"{path} row {row}", data.as_py() or b""
+        if end >= rows.stop:
+            return
+        begin = end
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...]:

@@ -172,3 +172,17 @@ def test_decompression_bombs_are_refused_before_they_unpack(
     assert _code(tmp_path / "x.npz") == "dataset.unreadable"
     many = _parquet(tmp_path / "many.parquet", [_png(p) for p in _pixels(20)], [0] * 20)
     assert _code(many) == "dataset.unreadable"
+
+
+def test_a_share_of_a_parquet_file_decodes_no_other_row(tmp_path: Path) -> None:
+    pixels = _pixels(3000, channels=1, size=2)
+    encoded = [_png(p) for p in pixels]
+    encoded[5] = b"damaged"
+    encoded[2500] = b"damaged"
+    path = _parquet(tmp_path / "x.parquet", encoded, [n % 3 for n in range(3000)], names="")
+    part = open_dataset(f"{path}#rows=1000:2100")
+    np.testing.assert_array_equal(part.images[:, 0], pixels[1000:2100])
+    assert part.labels[:3].tolist() == [1, 2, 0]
+    assert part.classes == ("0", "1", "2")
+    assert _code(f"{path}#rows=2400:9000") == "dataset.bad_image"
+    assert _code(f"{path}#rows=4000:5000") == "dataset.empty"
