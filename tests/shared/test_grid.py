@@ -70,7 +70,7 @@ def test_the_chosen_step_is_the_smallest_that_is_not_below(value: float, max_k: 
     step = step_at_least(value, max_k)
     assert step.value >= value
     assert step.k <= max_k
-    if value > 2.0**MIN_EXPONENT:
+    if value > 2.0 ** (MIN_EXPONENT + 8):  # below, k has too few steps to choose from
         assert step.value <= value * (1 + 2 / max_k)
 
 
