@@ -21,7 +21,8 @@ from shared import coding, methods, prng
 from shared.errors import BadPackage, BadResult
 from shared.grid import Guard, Step, add, snap
 from shared.methods.base import LossyMethod, RankOptions, Tensor
-from shared.package import PackageReader, Plan, TensorPlan
+from shared.package import PackageReader
+from shared.plans import Plan, TensorPlan
 from shared.svd import Matrix
 from shared.tensors import (
     CHUNK_ELEMENTS,

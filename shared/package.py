@@ -7,64 +7,49 @@ canonical JSON of `PackageHeader`. The same content always gives the same bytes.
         byte     flags: 1 = has a base, 2 = brings a schema
         32       digest of the base weights (only with flag 1)
         32       digest of the resulting weights
-        section  changes to the schema (only with flag 2), see `_pack_schema`
+        section  changes to the schema (only with flag 2), see `pack_schema`
         varint   number of tensors N, then N plan bytes, in name order
         then, for each tensor with plan DIRECT or FACTORS:
                  its steps (2 bytes each, as many as the method says), and, for FACTORS,
-                 the method's own parameters (section) and the guard (see `_pack_guard`)
+                 the method's own parameters (section) and the guard
     varint length, then the coded symbols
     varint length, then the coded bytes (of plans RAW and XOR), to the end of the file
 
-A *section* is a varint length and that many bytes. Varints are LEB128, at most 63 bits. Nothing is
+Varints and sections are those of `shared.records`, plans those of `shared.plans`. Nothing is
 allocated from a length before the length is held against what the file has.
 """
 
 from __future__ import annotations
 
-import enum
 import io
 import json
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared import coding
 from shared.errors import BadPackage
-from shared.grid import Guard, Step
-from shared.tensors import (
-    MAX_DIMENSIONS,
-    METADATA,
-    STORAGE,
-    Schema,
-    TensorSpec,
-    is_shape,
-    open_regular,
-    schema_of,
+from shared.plans import (
+    MAX_CONTROL_BYTES,
+    MAX_RESULT_BYTES,
+    TensorPlan,
+    apply_schema,
+    pack_plans,
+    pack_schema,
+    unpack_plans,
 )
+from shared.records import Cursor, section, varint
+from shared.tensors import METADATA, Schema, TensorSpec, open_regular, schema_of
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4096
-MAX_CONTROL_BYTES = 16 * 1024 * 1024
-MAX_RESULT_BYTES = 1 << 36
 DIGEST_BYTES = 32
 
 _HAS_BASE, _HAS_SCHEMA = 1, 2
-
-
-class Plan(enum.IntEnum):
-    """How one tensor's new elements are made. Numbers are on the wire: never reuse one."""
-
-    UNCHANGED = 0
-    DIRECT = 1  # one symbol an element
-    FACTORS = 3  # as the package's method says
-    RAW = 4  # the elements themselves
-    XOR = 5  # the elements xor the old ones
 
 
 class PackageHeader(BaseModel):
@@ -77,16 +62,6 @@ class PackageHeader(BaseModel):
     options: dict[str, int | float | str] = Field(default_factory=dict)
     coder: str
     tool: str
-
-
-@dataclass(frozen=True)
-class TensorPlan:
-    """The plan of one tensor, with what the control section says of it."""
-
-    plan: Plan
-    steps: tuple[Step, ...] = ()
-    params: bytes = b""
-    guard: Guard = field(default_factory=Guard)
 
 
 class PackageWriter:
@@ -139,14 +114,8 @@ class PackageWriter:
         flags = (_HAS_BASE if base else 0) | (_HAS_SCHEMA if new_schema else 0)
         parts = [bytes([flags]), base or b"", result_digest]
         if new_schema:
-            parts.append(section(_pack_schema(self._base or {}, self._target)))
-        parts.append(varint(len(self._plans)))
-        parts.append(bytes(p.plan for p in self._plans))
-        for p in self._plans:
-            if p.plan in (Plan.DIRECT, Plan.FACTORS):
-                parts.extend(step.pack() for step in p.steps)
-            if p.plan is Plan.FACTORS:
-                parts.extend((section(p.params), _pack_guard(p.guard)))
+            parts.append(section(pack_schema(self._base or {}, self._target)))
+        parts.append(pack_plans(self._plans))
         return b"".join(parts)
 
 
@@ -216,7 +185,7 @@ class PackageReader:
 
     def target_schema(self, base: Schema | None) -> dict[str, TensorSpec]:
         """The schema of the result, given the base's; raises BadPackage."""
-        schema = _apply_schema(self._schema_changes, dict(base or {}))
+        schema = apply_schema(self._schema_changes, dict(base or {}))
         if len(schema) != len(self._plan_bytes):
             raise BadPackage(
                 "wrong_schema", f"{len(self._plan_bytes)} plans for {len(schema)} tensors"
@@ -228,18 +197,7 @@ class PackageReader:
 
     def plans(self, direct_steps: int, factor_steps: int) -> list[TensorPlan]:
         """The plan of each tensor, in name order; raises BadPackage."""
-        records = Cursor(self._records)
-        plans = []
-        for byte in self._plan_bytes:
-            plan = _plan(byte)
-            count = {Plan.DIRECT: direct_steps, Plan.FACTORS: factor_steps}.get(plan, 0)
-            steps = tuple(Step.unpack(records.take(2)) for _ in range(count))
-            if plan is Plan.FACTORS:
-                plans.append(TensorPlan(plan, steps, records.section(), _unpack_guard(records)))
-            else:
-                plans.append(TensorPlan(plan, steps))
-        records.finish()
-        return plans
+        return unpack_plans(self._plan_bytes, self._records, direct_steps, factor_steps)
 
     def _locate(self, start: int) -> None:
         """Find the three parts; they must fill the file exactly."""
@@ -275,56 +233,6 @@ class PackageReader:
         self._records = cursor.rest()
 
 
-class Cursor:
-    """Reads a byte string from front to back; raises BadPackage instead of reading past its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.position = 0
-
-    def take(self, size: int) -> bytes:
-        """The next `size` bytes."""
-        end = self.position + size
-        if end > len(self._data):
-            raise BadPackage("malformed", "a record is cut short")
-        piece, self.position = self._data[self.position : end], end
-        return piece
-
-    def varint(self) -> int:
-        """The next varint; its shortest form only, so that the same content has the same bytes."""
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            if not byte & 0x80:
-                if byte == 0 and shift:
-                    raise BadPackage("malformed", "a number is written longer than needed")
-                return value
-            shift += 7
-            if shift > 56:
-                raise BadPackage("malformed", "a number is too large")
-
-    def section(self) -> bytes:
-        """The next section."""
-        return self.take(self.varint())
-
-    def text(self) -> str:
-        """The next section, as UTF-8."""
-        try:
-            return self.section().decode()
-        except UnicodeDecodeError as error:
-            raise BadPackage("malformed", "a name is not UTF-8") from error
-
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.take(len(self._data) - self.position)
-
-    def finish(self) -> None:
-        """Raise where anything is left."""
-        if self.position != len(self._data):
-            raise BadPackage("malformed", "a record is longer than its content")
-
-
 class _Window(io.RawIOBase):
     """A part of a file as a file of its own, read by `pread`."""
 
@@ -340,88 +248,6 @@ class _Window(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-def varint(value: int) -> bytes:
-    """LEB128."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def section(data: bytes) -> bytes:
-    """`data` behind its length."""
-    return varint(len(data)) + data
-
-
-def _plan(byte: int) -> Plan:
-    try:
-        return Plan(byte)
-    except ValueError as error:
-        raise BadPackage("unknown_format", f"plan {byte} is not known here") from error
-
-
-def _pack_guard(guard: Guard) -> bytes:
-    """A count, then for each element the gap to the one before, doubled, plus its bit."""
-    gaps = np.diff(guard.indices, prepend=0)
-    pairs = zip(gaps.tolist(), guard.up.tolist(), strict=True)
-    return varint(len(gaps)) + b"".join(varint(gap * 2 + up) for gap, up in pairs)
-
-
-def _unpack_guard(cursor: Cursor) -> Guard:
-    entries = [cursor.varint() for _ in range(_count(cursor))]
-    gaps = [entry >> 1 for entry in entries]
-    if 0 in gaps[1:] or sum(gaps) >= MAX_RESULT_BYTES:
-        raise BadPackage("malformed", "guarded elements are out of order")
-    indices = np.cumsum(np.array(gaps, np.int64))
-    return Guard(indices, np.array([entry & 1 for entry in entries], np.int64))
-
-
-def _count(cursor: Cursor) -> int:
-    """A number of entries; each takes at least one byte, so a larger one is refused at once."""
-    count = cursor.varint()
-    if count > MAX_CONTROL_BYTES:
-        raise BadPackage("malformed", f"{count} entries do not fit")
-    return count
-
-
-def _pack_schema(base: Schema, target: Schema) -> bytes:
-    """The names dropped from `base`, then the specs that `target` has anew."""
-    dropped = sorted((n for n in base if n not in target), key=str.encode)
-    changed = [s for n, s in target.items() if base.get(n) != s]
-    parts = [varint(len(dropped)), *(section(n.encode()) for n in dropped), varint(len(changed))]
-    for spec in changed:
-        parts += [section(spec.name.encode()), section(spec.dtype.encode())]
-        parts += [varint(len(spec.shape)), *(varint(d) for d in spec.shape)]
-    return b"".join(parts)
-
-
-def _apply_schema(changes: bytes | None, schema: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
-    if changes is None:
-        return schema
-    cursor = Cursor(changes)
-    for _ in range(_count(cursor)):
-        if schema.pop(cursor.text(), None) is None:
-            raise BadPackage("wrong_schema", "a tensor to drop is not there")
-    for _ in range(_count(cursor)):
-        spec = _unpack_spec(cursor)
-        schema[spec.name] = spec
-    cursor.finish()
-    return schema_of(schema.values())
-
-
-def _unpack_spec(cursor: Cursor) -> TensorSpec:
-    name, dtype, dimensions = cursor.text(), cursor.text(), cursor.varint()
-    if dtype not in STORAGE:
-        raise BadPackage("unknown_format", f"tensor {name!r} has dtype {dtype!r}")
-    if dimensions > MAX_DIMENSIONS or name == METADATA:
-        raise BadPackage("malformed", f"tensor {name!r} cannot be")
-    shape = tuple(cursor.varint() for _ in range(dimensions))
-    if not is_shape(shape):
-        raise BadPackage("malformed", f"tensor {name!r} has an impossible shape")
-    return TensorSpec(name, dtype, shape)
 
 
 def _container(header: PackageHeader, payload_bytes: int) -> bytes:

@@ -26,15 +26,8 @@ from shared import coding, methods
 from shared.decode import VARIANCE_SUFFIX, decode, reconstitute
 from shared.errors import BadMethod, BadResult, BadWeights, NotReproducible
 from shared.methods.base import FactorisingMethod, LossyMethod, Options, Parameters, Tensor
-from shared.package import (
-    DIGEST_BYTES,
-    FORMAT,
-    PackageHeader,
-    PackageReader,
-    PackageWriter,
-    Plan,
-    TensorPlan,
-)
+from shared.package import DIGEST_BYTES, FORMAT, PackageHeader, PackageReader, PackageWriter
+from shared.plans import Plan, TensorPlan
 from shared.svd import Matrix
 from shared.tensors import Array, Schema, TensorSpec, WeightsReader, to_float64
 

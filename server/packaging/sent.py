@@ -12,7 +12,7 @@ from shared.decode import VARIANCE_SUFFIX, overlap
 from shared.errors import BadMethod, BadWeights
 from shared.grid import add, quantise, round_to
 from shared.methods.base import Symbols
-from shared.package import Plan, TensorPlan
+from shared.plans import Plan, TensorPlan
 from shared.tensors import CHUNK_ELEMENTS, STORAGE, Array, TensorSpec, WeightsReader, to_float64
 
 STATISTICS = ("running_mean", VARIANCE_SUFFIX)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from shared.methods.base import Method
-from shared.package import Plan
+from shared.plans import Plan
 
 
 class Lossless(Method):

@@ -22,7 +22,7 @@ from shared.methods.base import (
     row_blocks,
     snap_step,
 )
-from shared.package import Cursor, varint
+from shared.records import Cursor, varint
 from shared.svd import Lapack, Matrix
 
 _MAX_SEEDS = 1000

@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from shared.package import Cursor, section, varint
+from shared.records import Cursor, section, varint
 
 Mutation = Callable[["Parts", random.Random], bytes]
 NUMBERS = (0, 1, 2, 127, 128, 255, 1 << 14, 1 << 20, 1 << 31, 1 << 36, 1 << 56, (1 << 63) - 1)

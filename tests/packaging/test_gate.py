@@ -18,7 +18,8 @@ from shared.errors import BadMethod, NotReproducible
 from shared.grid import quantise
 from shared.methods.base import Code, FactorisingMethod, RankOptions, Tensor, snap_step
 from shared.methods.ka import KnowledgeAugmentation
-from shared.package import PackageReader, Plan
+from shared.package import PackageReader
+from shared.plans import Plan
 from shared.svd import NUMPY, Lapack, Matrix
 from shared.tensors import WeightsReader, write_weights
 

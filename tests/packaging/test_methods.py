@@ -24,7 +24,8 @@ from shared import methods
 from shared.decode import decode
 from shared.grid import round_to
 from shared.methods.base import FactorisingMethod, LossyMethod
-from shared.package import PackageReader, Plan
+from shared.package import PackageReader
+from shared.plans import Plan
 from shared.tensors import STORAGE, WeightsReader, to_float64, write_weights
 
 Matrix = NDArray[np.float64]

@@ -19,17 +19,9 @@ from shared import coding
 from shared.decode import decode, reconstitute
 from shared.errors import BadPackage
 from shared.grid import Guard, Step
-from shared.package import (
-    FORMAT,
-    Cursor,
-    PackageHeader,
-    PackageReader,
-    PackageWriter,
-    Plan,
-    TensorPlan,
-    section,
-    varint,
-)
+from shared.package import FORMAT, PackageHeader, PackageReader, PackageWriter
+from shared.plans import Plan, TensorPlan
+from shared.records import Cursor, section, varint
 from shared.tensors import TensorSpec, WeightsReader, schema_of, write_weights
 
 HEADER = {
