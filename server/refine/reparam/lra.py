@@ -12,6 +12,8 @@ from server.refine.reparam.base import Reparam, Site, Values, float64
 class LowRankApproximation(Reparam):
     """`(L0 + std(W) sqrt(i) l) (R0 + r / sqrt(i))`, from the best approximation of `W`."""
 
+    rate = 1e-2
+
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         L, R = site.frozen["L"], site.frozen["R"]

@@ -13,6 +13,8 @@ from server.refine.reparam.base import Reparam, Site, Values, float64
 class LowRankUpdate(Reparam):
     """`W + L R` with `L = std(W) / sqrt(r) l`, so that r random rows add up to one unit."""
 
+    rate = 3e-2
+
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         R = site.frozen["R"]  # (r, i) of +1 and -1

@@ -17,6 +17,8 @@ from server.refine.reparam.base import Reparam, Site, Values, float64
 class MappingLearning(Reparam):
     """`(L0 + std(W) sqrt(i) l) R`, with `L0 R` the projection of `W`."""
 
+    rate = 1e-2
+
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         R = site.frozen["R"]  # (r, i)
