@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
@@ -11,9 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
-import numpy as np
-import pytest
+# Tests are many and small, and run side by side: threads of BLAS would only wait for each other.
+# Before numpy is imported; the processes that tests start inherit it.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 # The same examples in every run: a failure seen in CI is the failure seen at the desk.
 hypothesis.settings.register_profile("weft", derandomize=True, deadline=None, database=None)

@@ -126,7 +126,7 @@ class LossyMethod(Method):
 
     @abc.abstractmethod
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
-        """The parameters that bring `W` closest to `target`, in least squares."""
+        """Parameters that bring `W` close to `target`, in the sense of least squares."""
 
     @abc.abstractmethod
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:

@@ -30,6 +30,9 @@ from shared.methods.base import (
 )
 from shared.svd import Lapack, Matrix
 
+#: Each round brings both parts of the fit closer to the least squares of the whole.
+_FIT_ROUNDS = 4
+
 
 class KnowledgeAugmentation(FactorisingMethod):
     """Parameters: `U` (o, n), `V` (i, n), `ds` (m,), m = min(o, i).
@@ -54,15 +57,17 @@ class KnowledgeAugmentation(FactorisingMethod):
         return {"U0": U0, "s": s, "V0": V0t.T, "free": free, "ties": svd.ties(s)}
 
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
-        """`ds` by projection, then the best rank n of what is left."""
+        """By turns: `ds` by projection, and the best rank n of what is left."""
         frozen = self.prepare(W, name, options)
-        U0, V0 = frozen["U0"], frozen["V0"]
-        wanted = np.einsum("oj,oj->j", U0, (target - W) @ V0)
-        ds = constrain(wanted, frozen["s"])
-        rest = svd.truncate(target - W - (U0 * ds) @ V0.T, options.rank)
-        missing = options.rank - rest["L"].shape[1]
-        U = np.pad(rest["L"], ((0, 0), (0, missing)))
-        V = np.pad(rest["R"].T, ((0, 0), (0, missing)))
+        U0, V0, n = frozen["U0"], frozen["V0"], options.rank
+        change = target - W
+        U, V = np.zeros((W.shape[0], n)), np.zeros((W.shape[1], n))
+        for _ in range(_FIT_ROUNDS):
+            wanted = np.einsum("oj,oj->j", U0, (change - U @ V.T) @ V0)
+            ds = constrain(wanted, frozen["s"])
+            rest = svd.truncate(change - (U0 * ds) @ V0.T, n)
+            r = rest["L"].shape[1]
+            U[:, :r], V[:, :r] = rest["L"], rest["R"].T
         return {"U": U, "V": V, "ds": ds}
 
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
