@@ -1,1 +1,1 @@
-"""Measurements: each writes JSON, and Markdown and a plot made from it, to benchmarks/results/."""
+"""Measurements: JSON to benchmarks/results, pages and plots made from it to docs/results."""

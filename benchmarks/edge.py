@@ -24,6 +24,7 @@ from server.packaging.encode import build_package
 from shared.tensors import write_weights
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "results" / "edge.md"
 MIB = 1 << 20
 ONE_CORE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 AGENT = str(Path(sys.executable).with_name("edge-agent"))
@@ -138,7 +139,7 @@ def table(result: dict[str, Any]) -> str:
     limit = 3 * result["largest_tensor_float64_bytes"] / MIB
     lines += [
         "",
-        "Budgets (docs/architecture.md): factorising methods (`ka`, `ml`, `ml_delta`) at most "
+        "Budgets ([architecture](../architecture.md)): factorising methods (`ka`, `ml`, `ml_delta`) at most "
         f"2.5 s and 3x the largest tensor in float64 ({limit:.0f} MiB) over idle; the others at "
         "most 0.5 s, 5x `cp` + `sha256sum`, and 64 MiB over idle.",
         "",
@@ -155,7 +156,7 @@ def main() -> None:
         result = measure(Path(folder), rounds)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "edge.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / "edge.md").write_text(table(result))
+    PAGE.write_text(table(result))
     print(table(result))
 
 

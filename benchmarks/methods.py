@@ -34,6 +34,7 @@ from server.registry.opening import open_dataset
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
 RUNS = RESULTS / "methods"
+PAGE = ROOT / "docs" / "results" / "methods.md"
 WORK = ROOT / "var" / "bench" / "methods"
 DATA = Path(os.environ.get("WEFT_DATA", ROOT.parent / "shared" / "data"))
 TRAIN, TEST = DATA / "cifar10-train.parquet", DATA / "cifar10-test.parquet"
@@ -131,8 +132,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         "# The methods on VGG-small, CIFAR-10, 20% to 100%",
         "",
         f"Made by `make bench-methods`: one initial model ({some['accuracy_before']:.2%} on the "
-        f"test set), {EPOCHS} epochs over all training data, Adam with a one-cycle schedule, shift and "
-        "mirror. Bytes are of the package file, lifts of the weights that it decodes to, in points "
+        f"test set), {EPOCHS} epochs over all training data, Adam with a one-cycle schedule, shift "
+        "and mirror. Bytes are of the package file, lifts of the weights that it decodes to, in points "
         "of test accuracy: mean (lowest to highest over seeds). `refined` is before coding.",
         "",
         "| configuration | method | count | bytes | of full | lift | refined | flips | seeds |",
@@ -147,7 +148,14 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
             f"| {size:,} | {size / rows[0]['full_bytes']:.1%} | {_points(rows, 'accuracy_after')} "
             f"| {_points(rows, 'accuracy_refined')} | {flips:.1%} | {len(rows)} |"
         )
-    lines += ["", "Flips: test images that the base got right and the update gets wrong.", ""]
+    lines += [
+        "",
+        "Flips: test images that the base got right and the update gets wrong. `control` trains "
+        "biases and BatchNorm alone. `direct` and `xor` are dense retraining.",
+        "",
+        "![Points of test accuracy gained, against bytes](methods.png)",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -186,8 +194,8 @@ def main() -> int:
             if not path.exists():
                 path.write_text(json.dumps(run(name, seed), indent=1) + "\n")
     found = finished()
-    (RESULTS / "methods.md").write_text(table(found))
-    plot(found, RESULTS / "methods.png")
+    PAGE.write_text(table(found))
+    plot(found, PAGE.with_suffix(".png"))
     print(table(found))
     return 0
 
