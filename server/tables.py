@@ -82,6 +82,7 @@ class Model(Base):
     name: Mapped[str] = mapped_column(String(100), unique=True)
     architecture: Mapped[str | None] = mapped_column(String(200))
     arguments: Mapped[Json] = mapped_column(default=dict)
+    """Of the architecture: those of the newest version, as is the schema."""
     buffers: Mapped[list[str]] = mapped_column(default=list)
     """Ends of the names of tensors that are no parameters: they may hold -inf."""
     schema: Mapped[Json | None]
@@ -108,6 +109,8 @@ class Version(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     schema: Mapped[Json]
     schema_digest: Mapped[str] = mapped_column(String(64))
+    arguments: Mapped[Json | None]
+    """Of the architecture, as these weights fit it; null for models without one."""
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     """The version that this one was refined or encoded from."""
     approximates_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
@@ -148,6 +151,8 @@ class Refinement(Base):
     method: Mapped[Json]
     """{"id", "options"}"""
     recipe: Mapped[Json]
+    target_arguments: Mapped[Json | None]
+    """Arguments of the architecture in which the target differs from the base."""
     state: Mapped[str] = mapped_column(String(20), default="queued")
     progress: Mapped[Json | None]
     error: Mapped[Json | None]

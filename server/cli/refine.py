@@ -70,6 +70,14 @@ def refine(
         list[str] | None,
         typer.Option("--recipe", help="name=value of the recipe; may be given repeatedly."),
     ] = None,
+    target_argument: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target-argument",
+            help="name=value of the architecture where the new version differs: classes=10 for "
+            "another head; may be given repeatedly.",
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option(help="Wait, showing progress.")] = True,
     as_json: Json = False,
     server: Server = SERVER,
@@ -83,6 +91,7 @@ def refine(
         "evaluation_dataset": evaluation,
         "method": {"id": method, "options": method_options(method, rank, bits, proportion, seed)},
         "recipe": parse_pairs(recipe) | ({"epochs": epochs} if epochs else {}),
+        "target_arguments": parse_pairs(target_argument) or None,
     }
     with connect(server, key) as client:
         started = client.post("/refinements", body)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
+from server.cli.models import parse_pairs
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
 from server.cli.output import show_page, show_record, transfer
 
 app = typer.Typer(help="Versions: immutable weights of a model.", no_args_is_help=True)
-COLUMNS = ("number", "source", "parent", "size_bytes", "weights_digest", "metrics", "created_at")
+COLUMNS = (
+    "number",
+    "source",
+    "parent",
+    "arguments",
+    "size_bytes",
+    "weights_digest",
+    "metrics",
+    "created_at",
+)
 BRIEF = ("number", "source", "parent", "size_bytes", "weights_digest", "created_at")
 
 Number = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
@@ -29,6 +40,14 @@ def upload(
     new_schema: Annotated[
         bool, typer.Option("--new-schema", help="Accept other tensors than the model has.")
     ] = False,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--argument",
+            help="name=value of the architecture where these weights differ from the model's "
+            "newest version; may be given repeatedly.",
+        ),
+    ] = None,
     parent: Annotated[
         int | None, typer.Option("--parent", help="Number of the version it was made from.")
     ] = None,
@@ -40,7 +59,12 @@ def upload(
     total = file.stat().st_size if file.is_file() else None
     with connect(server, key) as client, transfer(f"uploading {file.name}", total) as advance:
         version = client.upload(
-            _path(model), file, advance, new_schema=new_schema or None, parent=parent
+            _path(model),
+            file,
+            advance,
+            new_schema=new_schema or None,
+            arguments=json.dumps(parse_pairs(argument)) if argument else None,
+            parent=parent,
         )
     show_record(version, as_json, COLUMNS)
 

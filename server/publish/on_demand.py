@@ -104,7 +104,7 @@ def build(engine: Engine, blobs: BlobStore, order: Order) -> Built:
             model.name,
             decoded,
         )
-        stored = store(blobs, model, package, None if lossless else decoded)
+        stored = store(blobs, model, target.arguments, package, None if lossless else decoded)
         return Built(order, report, stored)
 
 

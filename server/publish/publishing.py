@@ -31,23 +31,31 @@ class Stored:
     package: Kept
     weights: Kept | None = None
     checked: Checked | None = None
+    arguments: dict[str, Any] | None = None
 
 
-def store(blobs: BlobStore, model: Model, package: Path, decoded: Path | None) -> Stored:
+def store(
+    blobs: BlobStore,
+    model: Model,
+    arguments: dict[str, Any] | None,
+    package: Path,
+    decoded: Path | None,
+) -> Stored:
     """Put a package, and the weights that it decodes to, into the store.
 
+    `arguments` are those of the architecture that the weights fit.
     Raises BadResult `mismatch` where the weights are not what the package promises, BadWeights
     where they are unsound, NoSpace.
     """
     if decoded is None:
         return Stored(blobs.put(package))
-    checked = check(decoded, learnable_of(model), model.buffers)
+    checked = check(decoded, learnable_of(model, arguments), model.buffers)
     with PackageReader(package) as reader:
         promised = reader.result_digest.hex()
     if checked.weights_digest != promised:
         found = checked.weights_digest
         raise BadResult("mismatch", f"decoded {found}, the package promises {promised}")
-    return Stored(blobs.put(package), blobs.put(decoded), checked)
+    return Stored(blobs.put(package), blobs.put(decoded), checked, arguments)
 
 
 def publish_version(
@@ -64,7 +72,15 @@ def publish_version(
     assert stored.weights is not None
     known = version_by_digest(session, model, stored.checked.weights_digest)
     return known or add_version(
-        session, model, stored.checked, stored.weights, source, parent, approximates, metrics
+        session,
+        model,
+        stored.checked,
+        stored.weights,
+        stored.arguments,
+        source,
+        parent,
+        approximates,
+        metrics,
     )
 
 

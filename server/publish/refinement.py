@@ -63,7 +63,8 @@ class RefinementWork:
         unfolds = STATISTICS_BLOB in row.base_version.metrics
         job = JobSpec(
             architecture=row.model.architecture or "",
-            arguments=row.model.arguments,
+            arguments=row.base_version.arguments or {},
+            target_arguments=target_arguments(row),
             model_modules=self._settings.model_modules,
             base=(folder / spec.BASE).absolute(),
             statistics=(folder / spec.STATISTICS).absolute() if unfolds else None,
@@ -79,14 +80,21 @@ class RefinementWork:
         """Publish the target version and its package, and end the refinement with success."""
         result = _read_result(folder)
         with reading(self._engine) as session:
-            model = session.get_one(Refinement, refinement_id).model
-        stored = store(self._blobs, model, folder / spec.PACKAGE, folder / spec.DECODED)
+            row = session.get_one(Refinement, refinement_id)
+            model, arguments = row.model, target_arguments(row)
+        places = folder / spec.PACKAGE, folder / spec.DECODED
+        stored = store(self._blobs, model, arguments, *places)
         unfolded = folder / spec.UNFOLDED
         kept = {STATISTICS_BLOB: self._blobs.put(unfolded).sha256} if unfolded.exists() else {}
         with writing(self._engine) as session:
             row = session.get_one(Refinement, refinement_id, with_for_update=True)
             if row.state == "running":
                 _publish(session, row, stored, result, kept)
+
+
+def target_arguments(row: Refinement) -> dict[str, Any]:
+    """All arguments of the architecture of what comes out of a refinement."""
+    return {**(row.base_version.arguments or {}), **(row.target_arguments or {})}
 
 
 def _publish(

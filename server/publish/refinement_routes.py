@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from server.api.context import EngineDep
+from server.api.context import EngineDep, SettingsDep
 from server.api.idempotency import OnceDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
@@ -24,7 +24,7 @@ from server.jobs.supervisor import Supervisor
 from server.publish.schemas import RefinementIn, RefinementOut, describe_refinement
 from server.refine.recipe import Recipe
 from server.registry.datasets import find_dataset
-from server.registry.models import find_model
+from server.registry.models import find_model, schema_with
 from server.registry.versions import find_version
 from server.tables import Model, Refinement, Version
 from shared import methods
@@ -51,6 +51,7 @@ SupervisorDep = Annotated[Supervisor, Depends(_supervisor)]
     response_model=RefinementOut,
     responses=answers(
         "model.not_found",
+        "model.unknown_architecture",
         "version.not_found",
         "dataset.not_found",
         "method.unknown",
@@ -61,27 +62,42 @@ SupervisorDep = Annotated[Supervisor, Depends(_supervisor)]
     ),
 )
 def post_refinement(
-    body: RefinementIn, engine: EngineDep, once: OnceDep, supervisor: SupervisorDep
+    body: RefinementIn,
+    engine: EngineDep,
+    settings: SettingsDep,
+    once: OnceDep,
+    supervisor: SupervisorDep,
 ) -> Response:
     """Put a refinement into the queue; follow it at `/refinements/{id}/events`."""
+    with reading(engine) as session:
+        model, base = _start(session, body)
+    if body.target_arguments is not None:  # refused now, not by the process minutes later
+        arguments = {**(base.arguments or {}), **body.target_arguments}
+        schema_with(model, arguments, settings.model_modules)
     with writing(engine) as session:
         answer = once.answer(session, lambda: _create(session, body), 202)
     supervisor.wake()
     return answer
 
 
-def _create(session: Session, body: RefinementIn) -> RefinementOut:
+def _start(session: Session, body: RefinementIn) -> tuple[Model, Version]:
     model = find_model(session, body.model)
     if model.architecture is None:
         raise BadRefinement("no_architecture", f"{model.name} has no architecture")
+    return model, find_version(session, model, body.base or _newest(session, model))
+
+
+def _create(session: Session, body: RefinementIn) -> RefinementOut:
+    model, base = _start(session, body)
     evaluation = body.evaluation_dataset
     row = Refinement(
         model=model,
-        base_version=find_version(session, model, body.base or _newest(session, model)),
+        base_version=base,
         dataset=find_dataset(session, body.dataset),
         evaluation_dataset=find_dataset(session, evaluation) if evaluation else None,
         method={"id": body.method.id, "options": _options(body)},
         recipe=_recipe(body),
+        target_arguments=body.target_arguments,
     )
     session.add(row)
     session.flush()

@@ -48,9 +48,15 @@ class RefinementIn(BaseModel):
     )
     method: MethodChoice
     recipe: dict[str, Any] = Field(default_factory=dict, description="How to train.")
+    target_arguments: dict[str, Any] | None = Field(
+        None,
+        description="Arguments of the architecture in which the target differs from the base, "
+        "as for another head.",
+        examples=[{"classes": 10}],
+    )
 
 
-class Problem(BaseModel):
+class Failure(BaseModel):
     """Why a refinement failed, and what to do about it."""
 
     code: str
@@ -70,6 +76,7 @@ class RefinementOut(BaseModel):
             "evaluation_dataset": None,
             "method": {"id": "ka", "options": {"rank": 3}},
             "recipe": {"epochs": 8},
+            "target_arguments": None,
             "state": "running",
             "progress": {"stage": "refine", "epoch": 2, "epochs": 8, "loss": 0.41},
             "error": None,
@@ -89,9 +96,10 @@ class RefinementOut(BaseModel):
     evaluation_dataset: str | None
     method: MethodChoice
     recipe: dict[str, Any]
+    target_arguments: dict[str, Any] | None
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     progress: dict[str, Any] | None
-    error: Problem | None
+    error: Failure | None
     attempts: int = Field(description="How often its process was started.")
     target: int | None = Field(description="Number of the version that came out.")
     package_id: int | None
@@ -157,9 +165,10 @@ def describe_refinement(row: Refinement) -> RefinementOut:
         evaluation_dataset=row.evaluation_dataset.name if row.evaluation_dataset else None,
         method=MethodChoice.model_validate(row.method),
         recipe=row.recipe,
+        target_arguments=row.target_arguments,
         state=row.state,
         progress=row.progress,
-        error=Problem.model_validate(row.error) if row.error else None,
+        error=Failure.model_validate(row.error) if row.error else None,
         attempts=row.attempts,
         target=row.target_version.number if row.target_version else None,
         package_id=row.package_id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -48,14 +49,28 @@ def create_model(session: Session, wanted: ModelIn, schema: Schema | None) -> Mo
     return model
 
 
-def learnable_of(model: Model, modules: Iterable[str] | None = None) -> frozenset[str] | None:
-    """Names of the model's parameters; None where its architecture is not known.
+def schema_with(
+    model: Model, arguments: Mapping[str, Any] | None, modules: Iterable[str]
+) -> Schema | None:
+    """The schema of the model's architecture with these arguments; None without architecture.
+
+    Raises BadModel `unknown_architecture` where it does not take them.
+    """
+    if model.architecture is None or arguments is None:
+        return None
+    return zoo.get(model.architecture, modules).schema(arguments)
+
+
+def learnable_of(
+    model: Model, arguments: Mapping[str, Any] | None, modules: Iterable[str] | None = None
+) -> frozenset[str] | None:
+    """Names of the parameters with these arguments; None where the architecture is not known.
 
     `modules` are those that own architectures may come from, by default the settings'.
     """
-    if model.architecture is None:
+    if model.architecture is None or arguments is None:
         return None
-    return frozenset(zoo.get(model.architecture, modules).learnable(model.arguments))
+    return frozenset(zoo.get(model.architecture, modules).learnable(arguments))
 
 
 def describe_model(model: Model) -> ModelOut:

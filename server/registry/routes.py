@@ -17,7 +17,7 @@ from server.db import reading, writing
 from server.registry.datasets import add_dataset, describe_dataset, find_dataset, look_at
 from server.registry.models import create_model, describe_model, find_model, schema_known
 from server.registry.schemas import DatasetIn, DatasetOut, ModelIn, ModelOut, VersionOut
-from server.registry.upload import Upload, receive_version
+from server.registry.upload import Upload, parse_arguments, receive_version
 from server.registry.versions import describe_version, find_version
 from server.tables import Dataset, Model, Version
 
@@ -81,6 +81,7 @@ def get_model(model: ModelPath, engine: EngineDep) -> ModelOut:
     openapi_extra=WEIGHTS_BODY,
     responses=answers(
         "model.not_found",
+        "model.unknown_architecture",
         "version.exists",
         "version.not_found",
         "weights.malformed",
@@ -102,14 +103,27 @@ async def post_version(
     settings: SettingsDep,
     once: StreamedOnceDep,
     new_schema: Annotated[
-        bool, Query(description="Accept tensors that differ from the model's schema.")
+        bool,
+        Query(
+            description="Accept tensors that differ from the model's schema; with an architecture "
+            "only in their dtypes."
+        ),
     ] = False,
+    arguments: Annotated[
+        str | None,
+        Query(
+            description="Where the weights have other arguments of the architecture than the "
+            "model's newest version, those that differ, as a JSON object.",
+            examples=['{"classes": 10}'],
+        ),
+    ] = None,
     parent: Annotated[
         int | None, Query(ge=1, lt=1 << 31, description="Number of the version it was made from.")
     ] = None,
 ) -> Response:
     """Upload weights as a safetensors file, streamed; checked before they count."""
-    upload = Upload(model, new_schema, parent, settings.max_upload_bytes, settings.model_modules)
+    limits = settings.max_upload_bytes, settings.model_modules
+    upload = Upload(model, new_schema, parse_arguments(arguments), parent, *limits)
     return await receive_version(request, upload, engine, blobs, once)
 
 

@@ -55,7 +55,7 @@ class TensorOut(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """A model. Its schema is that of the newest version that set one."""
+    """A model. Its arguments and schema are those of the newest version."""
 
     model_config = _example(
         {
@@ -91,6 +91,7 @@ class VersionOut(BaseModel):
             "number": 2,
             "weights_digest": DIGEST,
             "schema_digest": DIGEST,
+            "arguments": {"classes": 10},
             "size_bytes": 5_112_344,
             "source": "refined",
             "parent": 1,
@@ -105,6 +106,9 @@ class VersionOut(BaseModel):
     number: int
     weights_digest: str
     schema_digest: str
+    arguments: dict[str, Any] | None = Field(
+        description="Of the architecture, as the weights fit it; null for models without one."
+    )
     size_bytes: int = Field(description="Of the safetensors file.")
     source: Literal["uploaded", "refined", "encoded"]
     parent: int | None = Field(description="Number of the version that it was made from.")

@@ -31,12 +31,19 @@ def version_by_digest(session: Session, model: Model, digest: str) -> Version | 
     return session.scalar(select(Version).where(wanted))
 
 
-def check_schema(model: Model, checked: Checked, new_schema: bool) -> None:
-    """Raise BadWeights `schema_mismatch` where another schema comes without being announced."""
-    if model.schema is None or new_schema or model.schema_digest == checked.schema_digest:
+def check_schema(wanted: dict[str, Any] | None, checked: Checked, any_dtype: bool = False) -> None:
+    """Raise BadWeights `schema_mismatch` where the weights have another schema than `wanted`.
+
+    Without one everything fits. `any_dtype`: only names and shapes must be the same.
+    """
+    if wanted is None:
         return
-    told = explain_mismatch(model.schema, checked.schema)
-    raise BadWeights("schema_mismatch", f"{told} (new_schema=true accepts them)")
+    if any_dtype:
+        found = {name: form["dtype"] for name, form in checked.schema.items()}
+        wanted = {n: {**form, "dtype": found.get(n, form["dtype"])} for n, form in wanted.items()}
+    if wanted != checked.schema:
+        told = explain_mismatch(wanted, checked.schema)
+        raise BadWeights("schema_mismatch", told)
 
 
 def add_version(
@@ -44,6 +51,7 @@ def add_version(
     model: Model,
     checked: Checked,
     blob: Kept,
+    arguments: dict[str, Any] | None,
     source: str,
     parent: Version | None = None,
     approximates: Version | None = None,
@@ -51,7 +59,8 @@ def add_version(
 ) -> Version:
     """Number and store a version whose weights are in the blob store.
 
-    Its schema becomes the model's. Raises BadVersion `exists`.
+    `arguments` are those of the architecture that the weights fit. Schema and arguments become the
+    model's. Raises BadVersion `exists`.
     """
     known = version_by_digest(session, model, checked.weights_digest)
     if known is not None:
@@ -65,6 +74,7 @@ def add_version(
         size_bytes=blob.size,
         schema=checked.schema,
         schema_digest=checked.schema_digest,
+        arguments=arguments,
         parent_id=parent and parent.id,
         approximates_id=approximates and approximates.id,
         source=source,
@@ -72,6 +82,8 @@ def add_version(
     )
     session.add(version)
     model.schema, model.schema_digest = checked.schema, checked.schema_digest
+    if arguments is not None:
+        model.arguments = arguments
     session.flush()
     told = {"number": version.number, "weights_digest": version.weights_digest}
     record(session, f"version.{source}", told, model_id=model.id, version_id=version.id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,8 @@ def net(classes=3):
         nn.Flatten(), nn.Linear(12 * 16, classes),
     )
 """
+URL = "/api/v1/refinements"
+BINARY = {"Content-Type": "application/octet-stream"}
 RECIPE = {"epochs": 2, "batch_size": 32, "threads": 1, "held_out": 0.2}
 
 
@@ -92,3 +96,58 @@ def refinement_folder(tmp_path: Path, images: Path, base_weights: Path) -> Calla
         return folder
 
     return prepare
+
+
+class Plant:
+    """A server with a model `digits`, one version and one dataset `bright`."""
+
+    def __init__(self, server: Any, base: Path, images: Path, **arguments: Any) -> None:
+        self.server, self.http = server, server.client
+        model = {"name": "digits", "architecture": ARCHITECTURE, "arguments": arguments}
+        self.ask("POST", "/api/v1/models", json=model)
+        upload = {"content": base.read_bytes(), "headers": BINARY}
+        self.ask("POST", "/api/v1/models/digits/versions", **upload)
+        self.ask("POST", "/api/v1/datasets", json={"name": "bright", "uri": str(images)})
+
+    def ask(self, verb: str, url: str, **request: Any) -> Any:
+        answer = self.http.request(verb, url, **request)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def order(self, method: str = "ka", /, **changes: Any) -> dict[str, Any]:
+        recipe = {"epochs": 2, "batch_size": 32, "threads": 1}
+        options = {"rank": 2} if method == "ka" else {}
+        body = {"model": "digits", "dataset": "bright", "recipe": recipe}
+        return {**body, "method": {"id": method, "options": options}, **changes}
+
+    def refine(self, method: str = "ka", /, **changes: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self.ask("POST", URL, json=self.order(method, **changes))
+        return answer
+
+    def follow(self, refinement: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        with self.http.stream("GET", f"{URL}/{refinement['id']}/events") as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+
+    def download(self, url: str, path: Path) -> Path:
+        answer: httpx.Response = self.http.get(url)
+        path.write_bytes(answer.raise_for_status().content)
+        return path
+
+
+@pytest.fixture
+def make_plant(serve: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plant]:
+    """Builds a plant of weights, images and the architecture's arguments."""
+
+    def make(base: Path, images: Path, **arguments: Any) -> Plant:
+        monkeypatch.setenv("WEFT_MODEL_MODULES", MODULE)
+        return Plant(serve(dataset_roots=(str(images.parent),)), base, images, **arguments)
+
+    return make
+
+
+@pytest.fixture
+def plant(make_plant: Callable[..., Plant], base_weights: Path, images: Path) -> Plant:
+    return make_plant(base_weights, images)

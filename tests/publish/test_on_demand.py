@@ -47,7 +47,7 @@ def versions(engine: Engine, blobs: LocalStore, weights_file: Any) -> list[int]:
                 create_model(session, ModelIn(name=name), None)
             model = find_model(session, name)
             checked = check(path, None, model.buffers)
-            ids.append(add_version(session, model, checked, blobs.put(path), "uploaded").id)
+            ids.append(add_version(session, model, checked, blobs.put(path), None, "uploaded").id)
     return ids
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from server.cli import run
@@ -17,56 +15,9 @@ from shared.package import PackageReader
 from shared.tensors import WeightsReader
 
 URL = "/api/v1/refinements"
-BINARY = {"Content-Type": "application/octet-stream"}
 
 
-class Plant:
-    """A server with a model `digits`, one version and one dataset `bright`."""
-
-    def __init__(self, server: Any, base: Path, images: Path, architecture: str) -> None:
-        self.server, self.http = server, server.client
-        model = {"name": "digits", "architecture": architecture}
-        self.ask("POST", "/api/v1/models", json=model)
-        upload = {"content": base.read_bytes(), "headers": BINARY}
-        self.ask("POST", "/api/v1/models/digits/versions", **upload)
-        self.ask("POST", "/api/v1/datasets", json={"name": "bright", "uri": str(images)})
-
-    def ask(self, verb: str, url: str, **request: Any) -> Any:
-        answer = self.http.request(verb, url, **request)
-        assert answer.is_success, answer.text
-        return answer.json()
-
-    def order(self, method: str = "ka", /, **changes: Any) -> dict[str, Any]:
-        recipe = {"epochs": 2, "batch_size": 32, "threads": 1}
-        options = {"rank": 2} if method == "ka" else {}
-        body = {"model": "digits", "dataset": "bright", "recipe": recipe}
-        return {**body, "method": {"id": method, "options": options}, **changes}
-
-    def refine(self, method: str = "ka", /, **changes: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.ask("POST", URL, json=self.order(method, **changes))
-        return answer
-
-    def follow(self, refinement: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        with self.http.stream("GET", f"{URL}/{refinement['id']}/events") as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
-
-    def download(self, url: str, path: Path) -> Path:
-        answer: httpx.Response = self.http.get(url)
-        path.write_bytes(answer.raise_for_status().content)
-        return path
-
-
-@pytest.fixture
-def plant(serve: Any, base_weights: Path, images: Path, monkeypatch: Any) -> Plant:
-    monkeypatch.setenv("WEFT_MODEL_MODULES", "operators_nets")
-    server = serve(dataset_roots=(str(images.parent),))
-    return Plant(server, base_weights, images, "operators_nets:net")
-
-
-def test_refinement_becomes_a_version_and_a_package(plant: Plant, tmp_path: Path) -> None:
+def test_refinement_becomes_a_version_and_a_package(plant: Any, tmp_path: Path) -> None:
     accepted = plant.refine()
     assert (accepted["state"], accepted["base"]) == ("queued", 1)
     seen = list(plant.follow(accepted))
@@ -101,14 +52,14 @@ def test_refinement_becomes_a_version_and_a_package(plant: Plant, tmp_path: Path
     ]
 
 
-def weft(plant: Plant, *words: str) -> int:
+def weft(plant: Any, *words: str) -> int:
     """`weft refine` on the plant's server; its exit status."""
     order = ["refine", "digits", "--dataset", "bright", "--epochs", "2", "--recipe", "threads=1"]
     return run(app, [*order, *words, "--json", "--server", plant.server.url])
 
 
 def test_next_refinement_starts_from_the_refined_version(
-    plant: Plant, capsys: pytest.CaptureFixture[str]
+    plant: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (2, 3):
         assert weft(plant, "--method", "direct") == 0
@@ -117,7 +68,7 @@ def test_next_refinement_starts_from_the_refined_version(
     assert plant.ask("GET", "/api/v1/models/digits/versions/3")["parent"] == 2
 
 
-def test_cancel_ends_it_and_publishes_nothing(plant: Plant) -> None:
+def test_cancel_ends_it_and_publishes_nothing(plant: Any) -> None:
     slow = plant.refine(recipe={"epochs": 100_000, "threads": 1})
     waiting = plant.refine()
     for entry in plant.follow(slow):
@@ -135,7 +86,7 @@ def test_cancel_ends_it_and_publishes_nothing(plant: Plant) -> None:
 
 
 def test_lost_data_fail_the_refinement_with_what_to_do(
-    plant: Plant, images: Path, capsys: pytest.CaptureFixture[str]
+    plant: Any, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = images.with_name("lost.npz")
     lost.write_bytes(images.read_bytes())
@@ -149,7 +100,7 @@ def test_lost_data_fail_the_refinement_with_what_to_do(
     assert error["todo"]
 
 
-def test_same_key_is_the_same_refinement(plant: Plant) -> None:
+def test_same_key_is_the_same_refinement(plant: Any) -> None:
     request = {"json": plant.order(), "headers": {"Idempotency-Key": "once"}}
     first, second = (plant.http.post(URL, **request) for _ in range(2))
     assert (first.status_code, second.status_code) == (202, 202)
@@ -172,16 +123,14 @@ def test_same_key_is_the_same_refinement(plant: Plant) -> None:
     ],
 )
 def test_bad_order_is_refused_at_once(
-    plant: Plant, changes: dict[str, Any], status: int, code: str
+    plant: Any, changes: dict[str, Any], status: int, code: str
 ) -> None:
     answer = plant.http.post(URL, json=plant.order(**changes))
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert plant.ask("GET", URL)["items"] == []
 
 
-def test_server_goes_on_with_what_a_stopped_one_began(
-    plant: Plant, serve: Any, images: Path
-) -> None:
+def test_server_goes_on_with_what_a_stopped_one_began(plant: Any, serve: Any, images: Path) -> None:
     begun = plant.refine(recipe={"epochs": 3, "batch_size": 2, "threads": 1})
     for entry in plant.follow(begun):
         if entry["progress"] and entry["progress"].get("epoch", 0) > 1:
