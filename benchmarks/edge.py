@@ -139,9 +139,9 @@ def table(result: dict[str, Any]) -> str:
     limit = 3 * result["largest_tensor_float64_bytes"] / MIB
     lines += [
         "",
-        "Budgets ([architecture](../architecture.md)): factorising methods (`ka`, `ml`, `ml_delta`) at most "
-        f"2.5 s and 3x the largest tensor in float64 ({limit:.0f} MiB) over idle; the others at "
-        "most 0.5 s, 5x `cp` + `sha256sum`, and 64 MiB over idle.",
+        "Budgets ([architecture](../architecture.md)): factorising methods (`ka`, `ml`, "
+        f"`ml_delta`) at most 2.5 s and 3x the largest tensor in float64 ({limit:.0f} MiB) over "
+        "idle; the others at most 0.5 s, 5x `cp` + `sha256sum`, and 64 MiB over idle.",
         "",
     ]
     return "\n".join(lines)
