@@ -38,8 +38,8 @@ def _stderr() -> Console:
 
 
 def show_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on stdout, at once: `weft serve` prints one and goes on."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
 
 
 def show_record(record: Record, as_json: bool, columns: Sequence[str] = ()) -> None:

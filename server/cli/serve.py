@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +68,7 @@ def run(settings: Settings, as_json: bool = False) -> None:
     server = _Server(config, f"http://{host}:{listening.getsockname()[1]}", as_json)
     logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "start_error"))
     # Uvicorn leaves by SystemExit where it cannot start, and raises Ctrl-C again after its end.
-    with listening, suppress(SystemExit, KeyboardInterrupt):
+    with listening, _ending_by_sigterm(), suppress(SystemExit, KeyboardInterrupt):
         server.run(sockets=[listening])
     if hasattr(app.state, "start_error"):
         raise app.state.start_error
@@ -74,10 +76,21 @@ def run(settings: Settings, as_json: bool = False) -> None:
         raise ServerError("internal", "the server could not start; its log says why")
 
 
+@contextmanager
+def _ending_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM a Ctrl-C: raised again by Uvicorn, it would else be what the process died of."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _listen(settings: Settings) -> socket.socket:
     """The socket, bound before anything else starts: a port in use is told at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, else asyncio leaves Nagle's algorithm on: 40 ms for each answer.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((settings.host, settings.port))

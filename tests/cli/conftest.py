@@ -76,7 +76,9 @@ class ServerProcess:
 
     def __init__(self, data: Path, *words: str, **environment: str) -> None:
         command = [sys.executable, "-c", "from server.cli import main; raise SystemExit(main())"]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("WEFT_")}
+        # Buffered as for any other user: the first line must come all the same.
+        left_out = ("WEFT_", "PYTHONUNBUFFERED")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         self.process = subprocess.Popen(
             [*command, "serve", "--json", "--port", "0", "--data-dir", str(data), *words],
             stdout=subprocess.PIPE,
