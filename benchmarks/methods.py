@@ -1,10 +1,10 @@
 """`make bench-methods`: each method on VGG-small, CIFAR-10, 20% of the training data and then all.
 
-The paper's setting (Chen et al. 2022, Table 1). One initial model; every method refines it with the
-same recipe and its own default rate. Those rates were chosen from a coarse grid in short trials that
-looked at the test set, so this is a comparison of defaults, not of tuned methods. The figures are of
-the weights that a device decodes, and of the package file as it is sent. Two controls: biases and
-BatchNorm alone, and dense retraining sent to the bit.
+The paper's setting (Chen et al. 2022, Table 1). One initial model; every method refines it with
+the same recipe and its own default rate. Those rates were chosen from a coarse grid in short trials
+that looked at the test set, so this is a comparison of defaults, not of tuned methods. The figures
+are of the weights that a device decodes, and of the package file as it is sent. Two controls:
+biases and BatchNorm alone, and dense retraining sent to the bit.
 
 One JSON a run, in benchmarks/results/methods; a run that is there is not repeated. Needs the
 Parquet files (`WEFT_DATA`). About 3 minutes a run, on one thread.
@@ -134,8 +134,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         "",
         f"Made by `make bench-methods`: one initial model ({some['accuracy_before']:.2%} on the "
         f"test set), {EPOCHS} epochs over all training data, Adam with a one-cycle schedule, shift "
-        "and mirror, one thread. Each method has its default learning rates, chosen in short trials "
-        "that looked at the test set: a comparison of defaults. Bytes are of the package file, "
+        "and mirror, one thread. Each method has its default learning rates, chosen in short "
+        "trials that looked at the test set: a comparison of defaults. Bytes are of the package file, "
         "lifts of the weights that it decodes to, in points of test accuracy: mean (lowest to "
         "highest over seeds). `refined` is before coding.",
         "",
