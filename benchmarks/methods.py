@@ -135,9 +135,9 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         f"Made by `make bench-methods`: one initial model ({some['accuracy_before']:.2%} on the "
         f"test set), {EPOCHS} epochs over all training data, Adam with a one-cycle schedule, shift "
         "and mirror, one thread. Each method has its default learning rates, chosen in short "
-        "trials that looked at the test set: a comparison of defaults. Bytes are of the package file, "
-        "lifts of the weights that it decodes to, in points of test accuracy: mean (lowest to "
-        "highest over seeds). `refined` is before coding.",
+        "trials that looked at the test set: a comparison of defaults. Bytes are of the package "
+        "file, lifts of the weights that it decodes to, in points of test accuracy: mean (lowest "
+        "to highest over seeds). `refined` is before coding.",
         "",
         "| configuration | method | count | bytes | of full | lift | refined | flips | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
