@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from shared.errors import BadConfig
-from shared.wire import ModelName
+from shared.wire import ModelName, check_token
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,7 +73,8 @@ class Config(BaseModel):
         description="What the server shows for this device. Default: the host name.",
     )
     enrolment_token: SecretStr | None = Field(
-        default=None, description="Needed until the device has its own token."
+        default=None,
+        description="8 to 512 visible ASCII characters; needed until the device has its own token.",
     )
     state_dir: Path = Field(
         default=Path("/var/lib/weft-agent"), description="Journals, slots and identity."
@@ -107,6 +108,14 @@ class Config(BaseModel):
         if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
             raise ValueError("must have no path, query, fragment or user")
         return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("enrolment_token")
+    @classmethod
+    def _token_can_travel(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        check_token(value.get_secret_value())
+        return value
 
     @model_validator(mode="after")
     def _tokens_travel_encrypted(self) -> Config:

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import BadConfig
+from shared.wire import check_token
 
 GIB = 1024**3
 
@@ -36,7 +37,9 @@ class Settings(BaseSettings):
         None, description="Bearer key of /api/v1; required where the address is not loopback."
     )
     enrolment_token: SecretStr | None = Field(
-        None, description="What a new device must show; without it no device can enrol."
+        None,
+        description="What a new device must show, 8 to 512 visible ASCII characters; without it no "
+        "device can enrol.",
     )
     poll_interval: float = Field(
         60.0, gt=0, le=86400, description="Seconds between two polls of a device."
@@ -68,6 +71,13 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("enrolment_token")
+    @classmethod
+    def _devices_can_send_it(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_token(value.get_secret_value())
+        return value
 
     @model_validator(mode="after")
     def _guard_public_address(self) -> Settings:

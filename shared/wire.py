@@ -11,6 +11,7 @@ end ignores fields that it does not know, and never changes the meaning of those
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -25,6 +26,8 @@ REPORTS_PATH = "/device/v1/reports"
 #: Seconds until the next poll; sent with 200 and 304, outside the ETag.
 POLL_INTERVAL_HEADER = "Weft-Poll-Interval"
 
+_VISIBLE = r"^[!-~]{8,512}$"
+
 #: SHA-256 as 64 lower-case hex digits: weights digests and package files.
 Digest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 #: The first 4 bytes of the SHA-256 of one tensor.
@@ -34,7 +37,14 @@ ModelName: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 ]
 #: A secret that travels in a header: visible ASCII.
-Token: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{8,512}$")]
+Token: TypeAlias = Annotated[str, StringConstraints(pattern=_VISIBLE)]
+
+
+def check_token(secret: str) -> None:
+    """Raise ValueError, without the secret, where it could not travel as a Token."""
+    if not re.fullmatch(_VISIBLE, secret):
+        raise ValueError("must have 8 to 512 visible ASCII characters")
+
 
 #: What the device is left with, said by the one that looked.
 Result: TypeAlias = Literal[

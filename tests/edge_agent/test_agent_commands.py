@@ -136,6 +136,25 @@ def test_plain_http_is_for_this_machine_or_said_explicitly(tmp_path: Path) -> No
     load_config(path, {"WEFT_AGENT_SERVER": "http://server:8300", "WEFT_AGENT_ALLOW_HTTP": "true"})
 
 
+@pytest.mark.parametrize("token", ["two words", "schlüssel", "a\nheader", "short", "x" * 513])
+def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(f"enrolment_token = {json.dumps(token)}\n{GOOD}", encoding="utf-8")
+    status, said, err = run(capsys, "once", "--json", "--config", path)
+    assert (status, said["error"]["code"]) == (1, "config.invalid")
+    assert "enrolment_token: must have 8 to 512 visible ASCII" in said["error"]["message"]
+    assert token not in err
+    assert "Traceback" not in err
+
+
+def test_an_empty_token_is_none() -> None:
+    environment = {"WEFT_AGENT_SERVER": "https://x", "WEFT_AGENT_MODELS": '{"m": {}}'}
+    config = load_config(None, environment | {"WEFT_AGENT_ENROLMENT_TOKEN": ""})
+    assert config.enrolment_token is None
+
+
 def test_a_wrong_secret_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text('server = "https://x"\nenrolment_token = ["hunter2"]\n[models.digits]\n')

@@ -217,7 +217,7 @@ def test_a_health_check_has_a_time_limit(tmp_path: Path) -> None:
 def test_a_health_check_does_not_see_the_agents_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WEFT_AGENT_ENROLMENT_TOKEN", "hunter2")
+    monkeypatch.setenv("WEFT_AGENT_ENROLMENT_TOKEN", "hunter2-hunter2")
     code = "import os, sys; sys.exit('hunter2' in os.environ.values())"
     config = ModelConfig(health_command=["python3", "-c", code])
     assert health.check("digits", config, tmp_path, "00") == "passed"

@@ -32,13 +32,21 @@ def test_a_public_address_needs_a_key():
 
 @pytest.mark.parametrize("name", ["admin_key", "enrolment_token"])
 def test_a_placeholder_is_refused_on_a_public_address(name):
-    secrets = {"admin_key": "good", "enrolment_token": "good"} | {name: "changeme"}
+    secrets = {"admin_key": "good", "enrolment_token": "good-enough"} | {name: "changeme"}
     with pytest.raises(BadConfig, match="placeholder"):
         load_settings(host="0.0.0.0", **secrets)
     assert load_settings(**secrets).is_loopback
 
 
-@pytest.mark.parametrize(("name", "value"), [("port", "high"), ("poll_interval", "0")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "high"),
+        ("poll_interval", "0"),
+        ("enrolment_token", "short"),
+        ("enrolment_token", "with a space"),
+    ],
+)
 def test_a_wrong_value_is_named(monkeypatch, name, value):
     monkeypatch.setenv(f"WEFT_{name.upper()}", value)
     with pytest.raises(BadConfig, match=f"WEFT_{name.upper()}"):
