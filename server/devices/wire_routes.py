@@ -17,6 +17,7 @@ from server.auth import DeviceId
 from server.db import reading, writing
 from server.devices.desired import answer_poll, etag_of
 from server.devices.enrolment import check_token, enrol
+from server.devices.examples import ENROLMENT, REPORT
 from server.devices.presence import Presence
 from server.devices.reports import take_report
 from server.errors import BadDevice
@@ -66,7 +67,11 @@ POLL_HEADERS = {
     status_code=201,
     responses=answers("device.enrolment_closed", "device.bad_enrolment_token", "request.invalid"),
 )
-def post_enrol(body: wire.Enrolment, engine: EngineDep, settings: SettingsDep) -> wire.Enrolled:
+def post_enrol(
+    body: Annotated[wire.Enrolment, Body(openapi_examples=ENROLMENT)],
+    engine: EngineDep,
+    settings: SettingsDep,
+) -> wire.Enrolled:
     """Make a device known; its token is shown this once."""
     check_token(settings, body.token)
     with writing(engine) as session:
@@ -165,7 +170,7 @@ def _package_of(session: Session, device_id: str, sha256: str) -> Package:
     ),
 )
 def post_report(
-    body: Annotated[wire.Report, Body()],
+    body: Annotated[wire.Report, Body(openapi_examples=REPORT)],
     raw: RawBody,
     device_id: DeviceId,
     engine: EngineDep,

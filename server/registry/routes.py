@@ -30,7 +30,12 @@ WEIGHTS_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A safetensors file.",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"type": "string", "format": "binary"},
+                "example": "the bytes of model.safetensors",
+            }
+        },
     }
 }
 

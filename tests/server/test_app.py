@@ -93,28 +93,6 @@ def test_every_management_route_asks_who_it_is(serve):
                 assert server.client.request(method, place).status_code == 401, (method, path)
 
 
-def test_openapi_says_everything(server):
-    document = server.client.get("/openapi.json").json()
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            where = f"{method} {path}"
-            assert operation.get("summary"), where
-            assert operation.get("description"), where
-            assert operation.get("tags"), where
-            for status, response in operation["responses"].items():
-                if int(status) >= 400:
-                    content = response["content"]["application/problem+json"]
-                    assert content["schema"]["$ref"].endswith("Problem"), where
-                    assert content["examples"], where
-            if path.startswith("/api/v1"):
-                assert operation.get("security"), where
-    assert "HTTPValidationError" not in document["components"]["schemas"]
-    schemas = document["components"]["schemas"]
-    bodies = [n for n in schemas if n.endswith(("In", "Out")) and n not in {"HeldOut", "TensorOut"}]
-    assert len(bodies) >= 10
-    assert [n for n in bodies if "examples" not in schemas[n]] == []
-
-
 def test_a_create_can_be_repeated_with_its_key(server):
     post = server.client.post
     key = {"Idempotency-Key": "k1"}
