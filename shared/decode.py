@@ -201,10 +201,15 @@ def overlap(base: WeightsReader | None, spec: TensorSpec, start: int, stop: int)
         return base.read(spec.name, start, stop).reshape(-1)
     places = np.unravel_index(np.arange(start, stop), spec.shape)
     inside = np.logical_and.reduce([p < n for p, n in zip(places, old.shape, strict=True)])
-    if inside.any():
-        common = np.ravel_multi_index([p[inside] for p in places], old.shape)  # ascending
-        first, last = int(common[0]), int(common[-1])
-        out[inside] = base.read(old.name, first, last + 1).reshape(-1)[common - first]
+    found = np.flatnonzero(inside)
+    common = np.ravel_multi_index([p[found] for p in places], old.shape)  # ascending
+    done = 0
+    while done < found.size:  # in pieces: old rows may be much longer than new ones
+        first = int(common[done])
+        end = int(np.searchsorted(common, first + CHUNK_ELEMENTS))
+        piece = base.read(old.name, first, int(common[end - 1]) + 1).reshape(-1)
+        out[found[done:end]] = piece[common[done:end] - first]
+        done = end
     return out
 
 

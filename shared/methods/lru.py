@@ -22,10 +22,13 @@ from shared.methods.base import (
     RankOptions,
     Symbols,
     Tensor,
-    product_rows,
     read,
+    row_blocks,
 )
 from shared.svd import Matrix
+
+#: Elements of the random side that a decoder holds at a time.
+_SIDE_ELEMENTS = 1 << 20
 
 
 class UpdateOptions(RankOptions):
@@ -70,17 +73,22 @@ class LowRankUpdate(LossyMethod):
         """The product of the integers; raises BadPackage where the rank is beyond the matrix."""
         if tensor.options.rank > tensor.i:
             raise BadPackage("malformed", f"{tensor.name}: the rank does not fit")
-        shape = (tensor.o, tensor.options.rank)
-        L = (
-            read(symbols, shape[0] * shape[1], tensor.options.bits)
-            .reshape(shape)
-            .astype(np.float64)
-        )
-        for block in product_rows(L, random_side(tensor.name, tensor.i, tensor.options)):
-            yield block.reshape(-1).astype(np.int64)
+        o, i, r = tensor.o, tensor.i, tensor.options.rank
+        L = read(symbols, o * r, tensor.options.bits).reshape(o, r).astype(np.float64)
+        # R is made in blocks: at a high rank the whole of it is larger than the matrix itself.
+        height = max(1, _SIDE_ELEMENTS // max(i, 1))
+        blocks = [slice(a, min(a + height, r)) for a in range(0, r, height)]
+        R = random_side(tensor.name, i, tensor.options) if len(blocks) == 1 else None
+        for rows in row_blocks(o, i):
+            q = np.zeros((rows.stop - rows.start, i))  # sums of integers below 2^31: exact
+            for part in blocks:
+                side = random_side(tensor.name, i, tensor.options, part) if R is None else R
+                q += L[rows, part] @ side
+            yield q.reshape(-1).astype(np.int64)
 
 
-def random_side(name: str, i: int, options: UpdateOptions) -> Matrix:
-    """`R` (r, i) of +1 and -1."""
+def random_side(name: str, i: int, options: UpdateOptions, rows: slice = slice(None)) -> Matrix:
+    """`R` (r, i) of +1 and -1, or some of its rows."""
     key = prng.stream_key(options.seed, name)
-    return prng.signs(key, 0, options.rank * i).reshape(options.rank, i).astype(np.float64)
+    start, stop, _ = rows.indices(options.rank)
+    return prng.signs(key, start * i, stop * i).reshape(stop - start, i).astype(np.float64)
