@@ -38,7 +38,8 @@ class KnowledgeAugmentation(FactorisingMethod):
     """Parameters: `U` (o, n), `V` (i, n), `ds` (m,), m = min(o, i).
 
     Frozen: `U0` (o, m), `s` (m,), `V0` (i, m); `free` (m,) bool, false where a singular value is
-    null and `ds` must be 0; `ties`, clusters `(start, size)` in which `ds` must be equal.
+    null, or chained to one that is, and `ds` must be 0; `ties`, clusters `(start, size)` in which
+    `ds` must be equal.
     """
 
     id = "ka"
@@ -53,7 +54,7 @@ class KnowledgeAugmentation(FactorisingMethod):
     def prepare(self, W: Matrix, name: str, options: RankOptions) -> dict[str, Any]:
         """The factors of `W` and the freedom of `ds`."""
         U0, s, V0t = svd.NUMPY.svd(W)
-        free = np.arange(s.size) < svd.rank(s)
+        free = constrain(np.ones_like(s), s) > 0
         return {"U0": U0, "s": s, "V0": V0t.T, "free": free, "ties": svd.ties(s)}
 
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:

@@ -9,6 +9,7 @@ import torch
 from server.refine.reparam import REPARAMS, Reparam, Site
 from shared import methods
 from shared.methods.base import LossyMethod
+from shared.methods.ka import constrain
 
 CPU = torch.device("cpu")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -111,6 +112,20 @@ def test_ka_moves_no_null_value_and_equal_ones_together() -> None:
     assert not ds[5:].any()
     assert ds[0] != ds[1]
     assert "g" in reparam.undecayed
+
+
+def test_ka_trains_nothing_that_coding_takes_away() -> None:
+    draw = np.random.default_rng(0)
+    U, _ = np.linalg.qr(draw.normal(size=(8, 6)))
+    V, _ = np.linalg.qr(draw.normal(size=(12, 6)))
+    s = np.array([1.0, 0.5, 0.2, 4.5e-4, 3e-4, 1.5e-4])  # the last is null, two are chained to it
+    W = (U * s) @ V.T
+    reparam, _, _ = _reparam("ka", W)
+    _shake(reparam)
+    ds = reparam.values()["ds"]
+    assert ds[:3].all()
+    assert not ds[3:].any()
+    np.testing.assert_allclose(constrain(ds, np.linalg.svd(W, compute_uv=False)), ds)
 
 
 def test_constant_and_zero_matrices_can_learn() -> None:
