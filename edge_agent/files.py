@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from edge_agent.errors import AgentError
 from shared.errors import NoSpace
+from shared.places import check_place
 
 SUFFIX = ".weft-tmp"
 PRIVATE, PUBLIC = 0o600, 0o644
@@ -33,6 +34,8 @@ def replacing(target: Path, mode: int = PUBLIC) -> Iterator[BinaryIO]:
 
     After an error in the block, `target` is as it was and the new file is gone.
     """
+    with _seam(target):
+        check_place(target)
     beside = target.with_name(f".{target.name}.{os.getpid()}{SUFFIX}")
     try:
         with _seam(target):

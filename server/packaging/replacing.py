@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import NoSpace
+from shared.places import check_place
 
 
 @contextlib.contextmanager
@@ -16,13 +17,16 @@ def replacing(target: Path) -> Iterator[Path]:
 
     After an error `target` is as it was. The system's errors in the block become NoSpace.
     """
-    beside = target.with_name(f".{target.name}.part")
     try:
-        yield beside
-        beside.replace(target)
+        check_place(target)
+        beside = target.with_name(f".{target.name}.part")
+        try:
+            yield beside
+            beside.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
     except OSError as error:
         code = "no_space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "unusable"
-        raise NoSpace(code, f"{error.filename or target}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        place = error.filename or target
+        raise NoSpace(code, f"{place}: {error.strerror or error}") from error

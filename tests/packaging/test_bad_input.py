@@ -280,6 +280,20 @@ def test_an_output_that_cannot_be_written_is_an_error_of_ours(room: Room) -> Non
     assert room.left() == {"base", "target"}
 
 
+def test_an_output_that_is_no_file_is_named_as_it_was_given(room: Room) -> None:
+    for place, words in (
+        (room.path, "is a folder"),
+        (Path(), "is a folder"),
+        (Path("/dev/null"), "no regular file"),
+    ):
+        room.output = place
+        with pytest.raises(NoSpace, match=words) as caught:
+            room.build()
+        assert caught.value.code == "storage.unusable"
+        assert caught.value.message.startswith(str(place))
+    assert room.left() == {"base", "target"}
+
+
 def test_the_same_files_give_the_same_package_twice(room: Room) -> None:
     for method in [*LOSSY, "xor", "full"]:
         first, raw = room.build(method), room.output.read_bytes()
