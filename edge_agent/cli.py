@@ -13,12 +13,13 @@ import logging
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import WeftError
+from shared.errors import UserError, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
@@ -29,7 +30,11 @@ MAX_LOCAL_PACKAGE_BYTES = 1 << 40
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the entry point of `edge-agent`."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:
+        # argparse ends with 2 for a wrong command line, which is the user's fault here.
+        return UserError.exit_status if stop.code else 0
     logging.captureWarnings(capture=True)
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
     try:
@@ -38,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(error, as_json=options.json)
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        # Python itself would end with 1, which says that the input can be mended.
+        traceback.print_exc()
+        return WeftError.exit_status
     _show(result, as_json=options.json)
     return int(result.get("exit_status", 0))
 

@@ -90,6 +90,45 @@ def test_apply_into_a_directory_that_is_not_there(
     assert (status, said["error"]["code"]) == (2, "storage.unusable")
 
 
+@pytest.mark.parametrize("place", [".", "..", "/", "/dev/null"])
+def test_apply_into_what_is_no_file(
+    place: str, shelf: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = shelf.packages["full-1"].path
+    status, said, _ = run(capsys, "apply", "--json", "--package", package, "--output", place)
+    assert (status, said["error"]["code"]) == (2, "storage.unusable")
+    assert said["error"]["message"].startswith(f"{place} is ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["aply"], ["apply"], ["digest"], ["digest", "--colour", "file"]]
+)
+def test_a_wrong_command_line_is_the_users_fault(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said, stderr = run(capsys, *arguments)
+    assert (status, said) == (1, "")
+    assert "usage: edge-agent" in stderr
+
+
+def test_help_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said, _ = run(capsys, "apply", "--help")
+    assert status == 0
+    assert "--package" in said
+
+
+def test_a_mistake_of_ours_is_no_fault_of_the_user(
+    shelf: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_reader: object) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("shared.tensors.WeightsReader.digest", broken)
+    status, _, stderr = run(capsys, "digest", shelf.weights[1])
+    assert status == 2
+    assert "ZeroDivisionError: a bug" in stderr
+
+
 def test_settings_come_from_the_file_and_the_environment_wins(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(GOOD + 'health_command = ["judge", "--strict"]\n')
