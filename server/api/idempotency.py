@@ -36,6 +36,14 @@ class Once:
         joined = hashlib.sha256((self.sha256 + sha256).encode()).hexdigest()
         return replace(self, sha256=joined)
 
+    def known(self, session: Session) -> Response | None:
+        """The stored answer, for a route whose work begins before its transaction.
+
+        Raises BadRequest `key_reused`.
+        """
+        stored = self._stored(session)
+        return None if stored is None else _response(stored.status, stored.body)
+
     def answer(
         self, session: Session, create: Callable[[], BaseModel], status: int = 201
     ) -> Response:
@@ -49,7 +57,7 @@ class Once:
             self._store(session, status, body)
         else:
             status, body = stored.status, stored.body
-        return Response(body, status, media_type="application/json")
+        return _response(status, body)
 
     def _stored(self, session: Session) -> IdempotencyKey | None:
         if self.key is None:
@@ -71,6 +79,10 @@ class Once:
                     body=body,
                 )
             )
+
+
+def _response(status: int, body: str) -> Response:
+    return Response(body, status, media_type="application/json")
 
 
 def _check(key: str | None) -> None:

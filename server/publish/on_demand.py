@@ -26,8 +26,8 @@ from server.tables import Model, Package, Version
 from shared import methods
 from shared.methods.lossless import Lossless
 
-#: One build at a time: a build can take much memory and all cores.
-_building = threading.Lock()
+#: Held while a package is built: a build can take much memory and all cores.
+one_build = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def lossless_package(
     It is built where there is none yet. Raises BlobError, NoSpace.
     """
     order = Order(target_id, base_id, "full" if base_id is None else "xor", {})
-    with _building:
+    with one_build:
         with reading(engine) as session:
             known = find_package(session, order)
             if known is not None:
@@ -77,12 +77,6 @@ def find_package(session: Session, order: Order) -> Package | None:
     if order.base_id is None:
         return session.scalar(query.where(Package.base_version_id.is_(None)))
     return session.scalar(query.where(Package.base_version_id == order.base_id))
-
-
-def build_one(engine: Engine, blobs: BlobStore, order: Order) -> Built:
-    """As `build`, when no other build is running."""
-    with _building:
-        return build(engine, blobs, order)
 
 
 def build(engine: Engine, blobs: BlobStore, order: Order) -> Built:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy import select
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from server.api.context import BlobsDep, EngineDep
 from server.api.files import DOCUMENTED, blob_response
-from server.api.idempotency import OnceDep
+from server.api.idempotency import Once, OnceDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.db import reading, writing
 from server.errors import BadUpdate
-from server.publish.on_demand import Order, build_one, publish
+from server.publish.on_demand import Order, build, one_build, publish
 from server.publish.schemas import PackageIn, PackageOut, describe_package
 from server.registry.models import find_model
 from server.registry.versions import find_version
+from server.storage.base import BlobStore
 from server.tables import Package
 from shared import methods
 from shared.errors import BadMethod
@@ -26,6 +28,17 @@ from shared.errors import BadMethod
 router = APIRouter(prefix="/packages", tags=["packages"])
 
 IdPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the package.")]
+
+
+async def _builder(request: Request) -> CapacityLimiter:
+    """One thread for all builds: those that wait must not hold the threads that others need."""
+    state = request.app.state
+    if not hasattr(state, "package_builder"):
+        state.package_builder = CapacityLimiter(1)
+    return cast("CapacityLimiter", state.package_builder)
+
+
+BuilderDep = Annotated[CapacityLimiter, Depends(_builder)]
 
 
 @router.post(
@@ -43,17 +56,35 @@ IdPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the package.")
         "request.key_reused",
     ),
 )
-def post_package(body: PackageIn, engine: EngineDep, blobs: BlobsDep, once: OnceDep) -> Response:
+async def post_package(
+    body: PackageIn, engine: EngineDep, blobs: BlobsDep, once: OnceDep, builder: BuilderDep
+) -> Response:
     """Fit a method to the change between two versions, without training.
 
     A lossless method leads to the target itself. A lossy one leads to a new version, whose weights
     are what devices decode, and which `approximates` the target.
+
+    The answer comes when the package is built and decoded again, one build after another: seconds
+    for a small network, minutes for one of many millions of weights, or where others wait before.
+    Give your client a read time-out of half an hour and an Idempotency-Key: after a lost answer the
+    same request waits for the same build.
     """
+    work = (body, engine, blobs, once)
+    # At a stop of the server the thread is left alone: all it could leave is a blob without a row.
+    return await to_thread.run_sync(_build, *work, abandon_on_cancel=True, limiter=builder)
+
+
+def _build(body: PackageIn, engine: Engine, blobs: BlobStore, once: Once) -> Response:
     with reading(engine) as session:
         order = _order(session, body)
-    built = build_one(engine, blobs, order)
-    with writing(engine) as session:
-        return once.answer(session, lambda: describe_package(publish(session, built)))
+    with one_build:
+        with reading(engine) as session:
+            known = once.known(session)
+        if known is not None:
+            return known
+        built = build(engine, blobs, order)
+        with writing(engine) as session:
+            return once.answer(session, lambda: describe_package(publish(session, built)))
 
 
 def _order(session: Session, body: PackageIn) -> Order:
