@@ -23,6 +23,7 @@ from server.errors import DatabaseError
 from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
 from server.publish.on_demand import lossless_package
+from server.publish.orphans import remove_orphans
 from server.publish.refinement import RefinementWork
 from server.publish.routes import router as publish
 from server.registry.routes import router as registry
@@ -116,6 +117,7 @@ def _start(app: FastAPI) -> ExitStack:
         blobs = LocalStore(settings.blobs_dir)
         if settings.is_sqlite:
             blobs.sweep()
+            remove_orphans(engine, blobs)
         resume_rollouts(engine)
         app.state.engine, app.state.blobs = engine, blobs
         _start_workers(app, stack, engine, blobs)

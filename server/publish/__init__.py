@@ -4,6 +4,7 @@ spec.py         what the child of a refinement is told, and what it answers
 pipeline.py     the child: refine -> package -> evaluate
 refinement.py   the server's side of it: prepares the child's folder, publishes its results
 publishing.py   versions and packages into registry and store, in one transaction
+orphans.py      blobs that a crash left without a row, removed at the next start
 on_demand.py    packages between two versions that exist: for planner and operators
 *_routes.py     the HTTP side; schemas.py says what it takes and gives
 """

@@ -1,7 +1,8 @@
 """Versions and packages into the registry, once their bytes are durable.
 
 The order is always: check the files, put them into the store, then one transaction for all rows and
-events. A crash in between leaves a blob that nobody names, never a row that names nothing.
+events. A crash in between leaves a blob that nobody names (see `orphans`), never a row that names
+nothing.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 CHUNK_BYTES = 256 * 1024
@@ -71,6 +72,10 @@ class BlobStore(ABC):
     @abstractmethod
     def delete(self, sha256: str) -> None:
         """Remove the blob; no error where it is not there."""
+
+    @abstractmethod
+    def kept_before(self, moment: datetime) -> Iterator[str]:
+        """SHA-256 of every blob that was last kept before the moment."""
 
     def put(self, source: Path) -> Kept:
         """Copy the file at `source` into the store."""

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from server.errors import BlobError
@@ -85,6 +86,12 @@ class LocalStore(BlobStore):
     def delete(self, sha256: str) -> None:
         """Remove the file."""
         self.place(sha256).unlink(missing_ok=True)
+
+    def kept_before(self, moment: datetime) -> Iterator[str]:
+        """By the time of the file, which is new each time that the blob is kept."""
+        for path in self.root.glob("[0-9a-f][0-9a-f]/*"):
+            if SHA256.fullmatch(path.name) and path.stat().st_mtime < moment.timestamp():
+                yield path.name
 
     def place(self, sha256: str) -> Path:
         """Where the blob lies, or would. Raises BlobError for what is no SHA-256 in hex."""

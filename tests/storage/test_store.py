@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from collections import namedtuple
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from server.errors import BlobError
 from server.storage import local
 from server.storage.local import LocalStore
+from server.tables import now
 from shared.errors import NoSpace
 
 DATA = bytes(range(256)) * 3000
@@ -76,6 +78,13 @@ class StoreContract:
             store.size(SHA)
         assert caught.value.code == "blob.missing"
 
+    def test_blobs_are_listed_by_the_time_they_were_last_kept(self, store, arrange, tmp_path):
+        arrange(DATA)
+        arrange(b"other")
+        soon, long_ago = now() + timedelta(minutes=1), now() - timedelta(minutes=1)
+        assert set(store.kept_before(soon)) == {SHA, hashlib.sha256(b"other").hexdigest()}
+        assert list(store.kept_before(long_ago)) == []
+
     @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63])
     def test_only_digests_name_blobs(self, store, name):
         with pytest.raises(BlobError):
@@ -101,6 +110,15 @@ class TestLocalStore(StoreContract):
         (store.unfinished / "left").write_bytes(DATA)
         assert store.sweep() == 1
         assert list(store.unfinished.iterdir()) == []
+
+    def test_keeping_a_blob_again_makes_it_new(self, store, arrange, tmp_path):
+        arrange(DATA)
+        os.utime(store.place(SHA), (0, 0))
+        hour_ago = now() - timedelta(hours=1)
+        assert list(store.kept_before(hour_ago)) == [SHA]
+        (tmp_path / "source").write_bytes(DATA)
+        store.put(tmp_path / "source")
+        assert list(store.kept_before(hour_ago)) == []
 
     def test_a_shortened_blob_is_noticed(self, store, arrange):
         arrange(DATA)

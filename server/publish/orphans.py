@@ -1,0 +1,48 @@
+"""Blobs that no row names: what a crash between the store and the transaction leaves behind."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from server.db import reading
+from server.publish.refinement import STATISTICS_BLOB
+from server.storage.base import BlobStore
+from server.tables import Package, Version, now
+
+log = logging.getLogger("weft.blobs")
+
+#: Younger blobs may belong to a transaction that is still to come, of this process or another.
+MIN_AGE = timedelta(minutes=30)
+
+
+def remove_orphans(engine: Engine, blobs: BlobStore, min_age: timedelta = MIN_AGE) -> int:
+    """Remove blobs of at least `min_age` that no row names; returns how many.
+
+    The blobs are listed before the rows are read, so that a row written meanwhile saves its blob.
+    Where the database names no blob at all nothing is removed: it may be a new one that was put
+    beside an old store by mistake.
+    """
+    old = set(blobs.kept_before(now() - min_age))
+    if not old:
+        return 0
+    with reading(engine) as session:
+        named = _named(session)
+    orphans = old - named if named else set()
+    for sha256 in orphans:
+        blobs.delete(sha256)
+        log.info("removed the blob %s, which no row names", sha256)
+    return len(orphans)
+
+
+def _named(session: Session) -> set[str | None]:
+    """Every blob that a row names."""
+    queries = (
+        select(Version.blob),
+        select(Version.metrics[STATISTICS_BLOB].as_string()),
+        select(Package.sha256),
+    )
+    return {sha256 for query in queries for sha256 in session.scalars(query)}
