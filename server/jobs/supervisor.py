@@ -14,12 +14,13 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
-from server.errors import ServerError
+from server.errors import DatabaseError, ServerError
 from server.jobs import queue
 from server.jobs.child import LOG_NAME, Child
 from server.jobs.settings import JobSettings, load_job_settings
@@ -93,7 +94,7 @@ class Supervisor:
             self._bell.clear()
             try:
                 self._start_queued()
-            except WeftError:
+            except Exception:  # whatever it is: nobody else looks at the queue
                 _log.exception("the queue of refinements cannot be read; it is tried again")
             self._bell.wait(QUEUE_INTERVAL)
 
@@ -114,6 +115,9 @@ class Supervisor:
         folder = self._folder / str(refinement_id)
         try:
             self._attempt(refinement_id, folder)
+        except DatabaseError as error:
+            # What the child made is in its folder: the next start takes it up from there.
+            self._retry(refinement_id, error)
         except WeftError as error:
             self._fail(refinement_id, queue.describe(error))
         except Exception:
@@ -136,10 +140,10 @@ class Supervisor:
         elif self._stopping.is_set():
             queue.release(self._engine, refinement_id)
         elif (error := _read_error(folder)) is not None:
-            queue.fail(self._engine, refinement_id, error)
+            self._fail(refinement_id, error)
         else:
             died = ServerError("worker_failed", f"the refinement's process {_ending(status)}")
-            queue.retry(self._engine, refinement_id, self._jobs.attempts, died)
+            self._retry(refinement_id, died)
 
     def _run(self, refinement_id: int, command: list[str], folder: Path) -> int:
         """Run the child to its end, storing its progress, and return its exit status."""
@@ -184,11 +188,26 @@ class Supervisor:
             return True
 
     def _fail(self, refinement_id: int, error: dict[str, str]) -> None:
-        try:
-            queue.fail(self._engine, refinement_id, error)
-        except WeftError:
-            # The row stays `running`: the next start of the server takes it up.
-            _log.exception("refinement %d: its end could not be stored", refinement_id)
+        self._store(lambda: queue.fail(self._engine, refinement_id, error))
+
+    def _retry(self, refinement_id: int, error: WeftError) -> None:
+        attempts = self._jobs.attempts
+        self._store(lambda: queue.retry(self._engine, refinement_id, attempts, error))
+
+    def _store(self, change: Callable[[], object]) -> None:
+        """Change a row. A database that refuses is asked again: else the row runs for ever.
+
+        Where the server stops first, the row stays `running`, and the next start takes it up.
+        """
+        while True:
+            try:
+                change()
+            except Exception:
+                _log.exception("the end of a refinement could not be stored; it is tried again")
+            else:
+                return
+            if self._stopping.wait(QUEUE_INTERVAL):
+                return
 
     def _tidy(self, refinement_id: int, folder: Path) -> None:
         """Drop the weights and checkpoints of a refinement that will not be started again."""

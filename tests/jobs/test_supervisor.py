@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from server.db import reading, writing
+from server.errors import DatabaseError
 from server.jobs import queue
 from server.settings import Settings
 from server.tables import Event, Refinement
@@ -173,6 +174,59 @@ def test_surprise_inside_the_server_fails_only_that_refinement(
     good = enqueue()
     supervisor.wake()
     assert until(good, ended).state == "succeeded"
+
+
+def test_queue_that_cannot_be_read_is_read_again(
+    supervise: Any, enqueue: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, failures = queue.claim, [OSError("read-only"), DatabaseError("busy", "locked")]
+
+    def unwilling(engine: Engine) -> int | None:
+        if failures:
+            raise failures.pop()
+        return claim(engine)
+
+    monkeypatch.setattr(queue, "claim", unwilling)
+    monkeypatch.setattr("server.jobs.supervisor.QUEUE_INTERVAL", 0.01)
+    wanted = enqueue()
+    supervise(GOOD)
+    assert until(wanted, ended).state == "succeeded"
+
+
+def test_end_that_cannot_be_stored_is_stored_later(
+    supervise: Any, enqueue: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail, failures = queue.fail, [OSError("read-only"), DatabaseError("busy", "locked")]
+
+    def unwilling(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        fail(*arguments)
+
+    monkeypatch.setattr(queue, "fail", unwilling)
+    monkeypatch.setattr("server.jobs.supervisor.QUEUE_INTERVAL", 0.01)
+    refinement = enqueue()
+    supervise(FAIL)
+    assert until(refinement, ended).error["code"] == "dataset.bad_label"
+    assert not failures
+
+
+def test_results_wait_for_a_database_that_is_busy(
+    supervise: Any, enqueue: Any, until: Any, script_work: Any
+) -> None:
+    work = script_work(GOOD)
+    finish, failures = work.finish, [DatabaseError("busy", "locked")]
+
+    def unwilling(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        finish(*arguments)
+
+    work.finish = unwilling
+    refinement = enqueue()
+    supervise(work)
+    row = until(refinement, ended)
+    assert (row.state, row.attempts) == ("succeeded", 2)
 
 
 @pytest.mark.parametrize(("script", "grace"), [(WAIT, 5.0), (STUBBORN, 0.05)])
