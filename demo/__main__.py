@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -40,11 +41,15 @@ console = Console(stderr=True)
 
 def main() -> int:
     """Run the demo; 0 when every device holds the new weights to the bit."""
+    # As an exception, so that whatever ends the demo, its processes end with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         summary = tell(settings.choose(os.environ.get("DATA", "digits")))
     except WeftError as error:
         console.print(f"[red]{error.message}[/] ({error.code}). {error.todo}")
         return error.exit_status
+    except KeyboardInterrupt:
+        return 130
     digests = {d["weights_digest"] for d in summary["devices"]}
     return 0 if digests == {summary["server_digest"]} else 2
 
@@ -215,6 +220,7 @@ def show(summary: dict[str, Any], setting: Setting) -> None:
     share = summary["package_bytes"] / summary["full_bytes"]
     sizes = f"{summary['full_bytes']:,}", f"{summary['package_bytes']:,} ({share:.1%})"
     table.add_row("bytes to send", *sizes)
+    table.add_row("seconds on the way to all devices", "", f"{summary['rollout_seconds']}")
     table.add_row("server's digest", "", summary["server_digest"][:16])
     for device in summary["devices"]:
         same = device["weights_digest"] == summary["server_digest"]
@@ -223,8 +229,7 @@ def show(summary: dict[str, Any], setting: Setting) -> None:
         table.add_row(f"{device['name']}: {device['state']}", "", text)
     Console().print(table)
     console.print(
-        f"{summary['seconds']} s in all, {summary['rollout_seconds']} s of them for the update's "
-        f"way to both devices.\nLook next at var/demo/summary.json, the logs beside it, "
+        f"{summary['seconds']} s in all.\nLook next at var/demo/summary.json, the logs beside it, "
         f"`edge-agent status --config var/demo/{AGENTS[0]}.toml`, and docs/."
     )
 
