@@ -68,7 +68,8 @@ def find_norms(module: nn.Module, images: Tensor) -> list[Norm]:
     """Every BatchNorm with statistics, with the bias before it where one can be absorbed.
 
     Whose output feeds a BatchNorm is seen in a forward pass of `images`; that nothing else uses it
-    is proven by moving bias and mean together, which must not change any output.
+    is proven by moving bias and mean together, which must not change any output. A bias that is not
+    absorbed is sent like any other.
     """
     feeders = _feeders(module, images)
     probe = copy.deepcopy(module).double().eval()
@@ -123,7 +124,10 @@ def _absorbs(probe: nn.Module, feeder: str, norm: str, images: Tensor) -> bool:
     if bias.shape != part.running_mean.shape:
         return False
     with torch.no_grad():
-        before = probe(images)
+        try:
+            before = probe(images)
+        except RuntimeError:  # it casts to another precision itself: nothing can be proven
+            return False
         move = (part.running_var + part.eps).sqrt()
         bias += move
         part.running_mean += move

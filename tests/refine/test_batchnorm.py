@@ -43,6 +43,17 @@ class Twice(nn.Module):
         return (self.left(made) * self.right(made)).mean((2, 3))
 
 
+class Casting(nn.Module):
+    """A model that works in float32 only, as some do for the sake of mixed precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x.float())).relu().mean((2, 3))
+
+
 @pytest.fixture
 def data(images: Callable[..., ImageDataset]) -> Batches:
     return Batches.of(images(80), CPU)
@@ -94,6 +105,14 @@ def test_a_bias_that_something_else_feels_is_left_alone(data: Batches) -> None:
     ]
     norms = batchnorm.find_norms(_used(Twice(), 0), _sample(data))
     assert [n.bias for n in norms] == [None, None]
+
+
+def test_a_model_without_double_precision_absorbs_no_bias(data: Batches) -> None:
+    module = _used(Casting(), 3)
+    before = state_of(module)
+    [norm] = batchnorm.find_norms(module, _sample(data))
+    assert (norm.name, norm.foldable, norm.bias) == ("bn", True, None)
+    assert all(torch.equal(t, before[n]) for n, t in state_of(module).items())
 
 
 def test_reestimated_statistics_are_those_of_the_data(data: Batches) -> None:
