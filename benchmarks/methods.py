@@ -171,8 +171,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         lifts = [100 * (row["accuracy_after"] - row["accuracy_before"]) for row in rows]
         [points] = axes.plot(sizes, lifts, "o", markersize=6)
         at = statistics.mean(sizes), statistics.mean(lifts)
-        style = {"color": points.get_color(), "fontsize": 8}
-        axes.annotate(name, at, (6, 1), textcoords="offset points", **style)
+        colour = points.get_color()
+        axes.annotate(name, at, (6, 1), textcoords="offset points", color=colour, fontsize=8)
     axes.set_xscale("log")
     axes.margins(x=0.12)
     axes.axhline(0, color="0.7", linewidth=0.8)
