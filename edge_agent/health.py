@@ -43,8 +43,8 @@ def check(model: str, config: ModelConfig, weights: Path, digest: str) -> Health
         raise HealthError("not_started", f"{config.health_command[0]}: {error.strerror}") from error
     said = done.stdout[-_OUTPUT_BYTES:].decode(errors="replace").strip()
     if done.returncode:
-        raise HealthError(
-            "failed", f"the check ended with {done.returncode}: {said}"[:_OUTPUT_BYTES]
-        )
+        ended = f"the check ended with {done.returncode}"
+        told = f"{ended}: {said}" if said else f"{ended} and said nothing"
+        raise HealthError("failed", told[:_OUTPUT_BYTES])
     _log.info("%s: the health check passed: %s", model, said)
     return "passed"

@@ -7,6 +7,7 @@ for, whatever the data claim, and its memory is bounded by the window.
 
 from __future__ import annotations
 
+import os
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ from shared.tensors import STORAGE, Array, TensorSpec
 #: Decompression holds at most this much; streams that ask for more are refused.
 WINDOW_LOG = 21
 _READ_BYTES = 1 << 16
+_FRAME_HEADER_MAX = 18
+_REPEATED_BYTE = 1
 _SYMBOL_LEVEL = 19
 _BYTES_LEVEL = 9
 
@@ -46,12 +49,12 @@ class Coder(Protocol):
 
 
 class ByteSource:
-    """A zstd stream read in order; it ends exactly where its reader does."""
+    """One zstd frame read in order: it fills the file, and ends exactly where its reader does."""
 
     def __init__(self, file: BinaryIO) -> None:
+        _check_frame(file)
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
         self._stream = decompressor.stream_reader(file, read_size=_READ_BYTES)
-        self._file = file
 
     def read(self, size: int) -> bytearray:
         """Exactly `size` bytes; raises BadPackage where there are fewer."""
@@ -65,7 +68,7 @@ class ByteSource:
 
     def finish(self) -> None:
         """Raise BadPackage where bytes are left."""
-        if self._read(1) or self._file.read(1):
+        if self._read(1):
             raise BadPackage("malformed", "coded data go on after their end")
 
     def _read(self, size: int) -> bytes:
@@ -73,6 +76,32 @@ class ByteSource:
             return self._stream.read(size)
         except zstandard.ZstdError as error:
             raise BadPackage("malformed", f"coded data are damaged ({error})") from error
+
+
+def _check_frame(file: BinaryIO) -> None:
+    """Raise BadPackage unless the rest of `file` is one zstd frame, by its headers.
+
+    See RFC 8878, section 3.1.1. The library reads ahead and does not say where a frame ended: what
+    follows it would go unseen.
+    """
+    start = file.tell()
+    head = file.read(_FRAME_HEADER_MAX)
+    try:
+        at = start + zstandard.frame_header_size(head)
+        has_checksum = zstandard.get_frame_parameters(head).has_checksum
+    except zstandard.ZstdError as error:
+        raise BadPackage("malformed", "coded data do not begin as they should") from error
+    last = head[:4] != zstandard.FRAME_HEADER  # skippable: no frame at all
+    while not last:
+        file.seek(at)
+        block = int.from_bytes(file.read(3), "little")
+        last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
+        at += 3 + (1 if kind == _REPEATED_BYTE else size)
+        if at > file.seek(0, os.SEEK_END):
+            raise BadPackage("malformed", "coded data end too early")
+    if at + (4 if has_checksum else 0) != file.seek(0, os.SEEK_END):
+        raise BadPackage("malformed", "coded data do not end where they should")
+    file.seek(start)
 
 
 class ByteSink:

@@ -140,7 +140,7 @@ class Unreachable(OperationError):
 
     area = "server"
     codes: ClassVar[dict[str, str]] = {
-        "unreachable": "Check the address and the network; it will be tried again.",
+        "unreachable": "Check the address and the network; an agent tries again by itself.",
         "refused": "See the message of the server.",
         "bad_answer": "Check that the address is a Weft server of a version that fits.",
     }

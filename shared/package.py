@@ -237,13 +237,21 @@ class _Window(io.RawIOBase):
     """A part of a file as a file of its own, read by `pread`."""
 
     def __init__(self, fd: int, start: int, length: int) -> None:
-        self._fd, self._at, self._end = fd, start, start + length
+        self._fd, self._start, self._at, self._end = fd, start, start, start + length
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        self._at = max(self._start, origin + offset)
+        return self._at - self._start
+
     def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._end - self._at)
+        size = max(0, min(len(buffer), self._end - self._at))
         data = os.pread(self._fd, size, self._at)
         buffer[: len(data)] = data
         self._at += len(data)

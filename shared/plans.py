@@ -20,8 +20,12 @@ from shared.tensors import (
     schema_of,
 )
 
-MAX_CONTROL_BYTES = 16 * 1024 * 1024
+MAX_CONTROL_BYTES = 4 * 1024 * 1024
 MAX_RESULT_BYTES = 1 << 36
+
+#: Far above what any model has; each entry takes a hundred times its bytes while it is parsed.
+MAX_TENSORS = 1 << 17
+MAX_GUARDED = 1 << 18
 
 
 class Plan(enum.IntEnum):
@@ -88,7 +92,7 @@ def _pack_guard(guard: Guard) -> bytes:
 
 
 def _unpack_guard(cursor: Cursor) -> Guard:
-    entries = [cursor.varint() for _ in range(_count(cursor))]
+    entries = [cursor.varint() for _ in range(_count(cursor, MAX_GUARDED))]
     gaps = [entry >> 1 for entry in entries]
     if 0 in gaps[1:] or sum(gaps) >= MAX_RESULT_BYTES:
         raise BadPackage("malformed", "guarded elements are out of order")
@@ -96,10 +100,9 @@ def _unpack_guard(cursor: Cursor) -> Guard:
     return Guard(indices, np.array([entry & 1 for entry in entries], np.int64))
 
 
-def _count(cursor: Cursor) -> int:
-    """A number of entries; each takes at least one byte, so a larger one is refused at once."""
+def _count(cursor: Cursor, limit: int) -> int:
     count = cursor.varint()
-    if count > MAX_CONTROL_BYTES:
+    if count > limit:
         raise BadPackage("malformed", f"{count} entries do not fit")
     return count
 
@@ -120,10 +123,10 @@ def apply_schema(changes: bytes | None, schema: dict[str, TensorSpec]) -> dict[s
     if changes is None:
         return schema
     cursor = Cursor(changes)
-    for _ in range(_count(cursor)):
+    for _ in range(_count(cursor, MAX_TENSORS)):
         if schema.pop(cursor.text(), None) is None:
             raise BadPackage("wrong_schema", "a tensor to drop is not there")
-    for _ in range(_count(cursor)):
+    for _ in range(_count(cursor, MAX_TENSORS)):
         spec = _unpack_spec(cursor)
         schema[spec.name] = spec
     cursor.finish()

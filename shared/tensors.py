@@ -320,7 +320,7 @@ def _read_header(fd: int, path: Path) -> tuple[dict[str, Any], int]:
         raise BadWeights("malformed", f"{path}: too short for a safetensors file")
     (length,) = struct.unpack("<Q", prefix)
     if length > min(MAX_HEADER_BYTES, os.fstat(fd).st_size - 8):
-        raise BadWeights("malformed", f"{path}: header of {length} bytes does not fit")
+        raise BadWeights("malformed", f"{path}: not a safetensors file, or cut off")
     try:
         header = json.loads(os.pread(fd, length, 8).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

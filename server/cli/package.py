@@ -38,12 +38,7 @@ def build(
     options = method_options(method, rank, bits, proportion, seed)
     if base is None and methods.get(method).needs_base:
         raise BadConfig("missing", f"--base: {method} starts from the weights that devices hold")
-    beside = output.with_name(f".{output.name}.part")
-    try:
-        report = asdict(build_package(base, target, method, options, beside, model))
-        beside.replace(output)
-    finally:
-        beside.unlink(missing_ok=True)
+    report = asdict(build_package(base, target, method, options, output, model))
     report |= {"path": str(output), "method": method}
     names = [name for name in report if name != "tensors"]
     show_record(report, as_json, names)

@@ -19,7 +19,9 @@ class Recipe(BaseModel):
 
     epochs: int = Field(8, ge=1, le=100_000, description="Passes over the training data.")
     batch_size: int = Field(128, ge=1, le=65536, description="Images of one step.")
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="With decoupled weight decay.")
+    optimizer: Literal["adam", "sgd"] = Field(
+        "adam", description="With decoupled weight decay. The default rates are for `adam`."
+    )
     learning_rate: float | None = Field(
         None, gt=0, le=100, description="Highest rate of matrices; by default the method's own."
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from server.errors import BadDataset
 
@@ -54,6 +54,8 @@ def decode(name: str, data: bytes) -> Pixels:
     # Pillow's decoders raise whatever they like on damaged data (also a warning made an error).
     except BadDataset:
         raise
+    except UnidentifiedImageError as error:
+        raise BadDataset("bad_image", f"{name}: not an image") from error
     except Exception as error:
         raise BadDataset("bad_image", f"{name}: {error}") from error
 

@@ -167,7 +167,9 @@ def _open_npz(files: Any, path: str) -> ImageDataset:
             raise BadDataset("unreadable", f"{path}: no array {name!r}")
     labels = arrays["labels"]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise BadDataset("bad_label", f"{path}: labels are {labels.dtype} {labels.shape}")
+        raise BadDataset(
+            "bad_label", f"{path}: labels are {labels.dtype} {labels.shape}, not integers (N,)"
+        )
     names = tuple(str(name) for name in arrays.get("classes", np.array([])).reshape(-1))
     labels = labels.astype(np.int64)
     return ImageDataset(_arranged(arrays["images"], path), labels, names or _numbered(labels))
@@ -181,7 +183,8 @@ def _read_npy(data: bytes) -> NDArray[Any]:
 def _arranged(images: NDArray[Any], path: str) -> Pixels:
     """(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4 -> (N, C, H, W)."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise BadDataset("bad_image", f"{path}: images are {images.dtype} {images.shape}")
+        wanted = "not uint8 (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        raise BadDataset("bad_image", f"{path}: images are {images.dtype} {images.shape}, {wanted}")
     if images.ndim == 3:
         return images[:, None]
     if images.shape[1] not in (1, 3, 4) and images.shape[3] in (1, 3, 4):

@@ -16,6 +16,7 @@ from shared.errors import BadPackage
 from shared.tensors import STORAGE, TensorSpec
 
 ZSTD = coding.coder("zstd/1")
+SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18" + bytes(4)
 
 
 def source_of(data: bytes) -> coding.SymbolSource:
@@ -72,26 +73,19 @@ def test_a_stream_cut_anywhere_is_refused() -> None:
     data = np.random.default_rng(0).integers(0, 9, 5000).astype(np.uint8).tobytes()
     coded = stream_of(data)
     for size in (*range(0, len(coded), 37), *range(len(coded) - 9, len(coded))):
-        source = coding.ByteSource(io.BytesIO(coded[:size]))
         with pytest.raises(BadPackage, match=r"package\.malformed"):
-            source.read(len(data))
+            coding.ByteSource(io.BytesIO(coded[:size]))
 
 
 @pytest.mark.parametrize("tail", [b"x", b"\0" * 100, stream_of(b"more"), b"x" * 200_000])
 def test_bytes_after_the_stream_are_refused(tail: bytes) -> None:
-    source = coding.ByteSource(io.BytesIO(stream_of(b"abc" * 100) + tail))
-    with pytest.raises(BadPackage, match=r"package\.malformed"):  # at the read or at the end
-        _read_all(source, 300)
-
-
-def _read_all(source: coding.ByteSource, size: int) -> None:
-    source.read(size)
-    source.finish()
+    with pytest.raises(BadPackage, match=r"package\.malformed"):
+        coding.ByteSource(io.BytesIO(stream_of(b"abc" * 100) + tail))
 
 
 def test_a_stream_of_nothing_holds_nothing() -> None:
-    with pytest.raises(BadPackage, match="end too early"):
-        coding.ByteSource(io.BytesIO(b"")).read(1)
+    with pytest.raises(BadPackage, match="do not begin"):
+        coding.ByteSource(io.BytesIO(b""))
     coding.ByteSource(io.BytesIO(stream_of(b""))).finish()
 
 
@@ -138,3 +132,19 @@ def test_shuffle_and_xor_are_undone(dtype: str, size: int) -> None:
 
 def test_shuffle_puts_first_bytes_first() -> None:
     assert coding.shuffle(np.array([0x0201, 0x0403], np.uint16)) == bytes([1, 3, 2, 4])
+
+
+@pytest.mark.parametrize("extra", [zstandard.compress(b""), SKIPPABLE_FRAME])
+def test_frames_without_content_are_refused_before_and_after(extra: bytes) -> None:
+    coded = ZSTD.encode([np.arange(-50, 50)])
+    for data in (coded + extra, coded[:1] + extra + coded[1:]):
+        with pytest.raises(BadPackage, match=r"package\.malformed"):
+            source_of(data)
+
+
+def test_large_frames_of_every_block_type_end_where_they_end() -> None:
+    noise = np.random.default_rng(0).integers(-127, 128, 300_000)
+    symbols = np.concatenate((noise, np.zeros(500_000, np.int64), noise % 3))
+    source = source_of(ZSTD.encode([symbols]))
+    assert np.array_equal(source.read(symbols.size), symbols)
+    source.finish()
