@@ -76,6 +76,7 @@ class BadDataset(UserError):
         "unreadable": "Check the data: a folder of images by class, an npz or a Parquet file.",
         "bad_label": "Correct the labels: integers from 0 to the number of classes less one.",
         "bad_image": "Repair or remove the image that is named.",
+        "changed": "Register the data as they are now as another dataset.",
         "empty": "Give a dataset that has at least one image.",
     }
 

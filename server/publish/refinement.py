@@ -70,6 +70,7 @@ class RefinementWork:
             statistics=(folder / spec.STATISTICS).absolute() if unfolds else None,
             dataset=row.dataset.uri,
             evaluation_dataset=evaluation.uri if evaluation else None,
+            fingerprints={d.uri: d.fingerprint for d in (row.dataset, evaluation) if d},
             method=row.method["id"],
             options=row.method["options"],
             recipe=Recipe.model_validate(row.recipe),

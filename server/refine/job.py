@@ -30,7 +30,7 @@ from server.refine.outcome import Refined, Settled, collect
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
 from server.refine.weights import State, from_storage, load_into, load_state
-from server.registry.opening import open_dataset
+from server.registry.opening import fingerprint, open_dataset
 from shared import methods
 from shared.tensors import Array, WeightsReader
 
@@ -139,6 +139,9 @@ class Job:
 
     def _opened(self, uri: str) -> tuple[tuple[str, ...], Batches]:
         """Classes and data. Raises BadDataset, also where the target cannot serve them."""
+        expected = self.spec.fingerprints.get(uri)
+        if expected is not None and fingerprint(uri) != expected:
+            raise BadDataset("changed", f"{uri} no longer holds what it held when registered")
         dataset = open_dataset(uri)
         data = Batches.of(dataset, self.device)
         module = self._placed(self._target(), {}).eval()

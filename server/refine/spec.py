@@ -29,6 +29,9 @@ class JobSpec(BaseModel):
     evaluation_dataset: str | None = Field(
         None, description="URI of the data to measure on; else the held-out share."
     )
+    fingerprints: dict[str, str] = Field(
+        default_factory=dict, description="URI -> what the data must hold; others are not checked."
+    )
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
     recipe: Recipe = Field(default_factory=Recipe)

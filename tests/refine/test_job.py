@@ -19,7 +19,7 @@ from server.refine.outcome import Refined
 from server.refine.recipe import Recipe
 from server.refine.start import start_from
 from server.refine.weights import load_state, save_state, state_of
-from server.registry.opening import ImageDataset
+from server.registry.opening import ImageDataset, fingerprint
 from shared import methods
 from shared.tensors import WeightsReader
 
@@ -246,3 +246,11 @@ def test_a_training_that_diverges_says_so(images: Callable[..., ImageDataset]) -
         fit(clone, data, nothing, Recipe(), _ignore)
     assert caught.value.code == "refinement.bad_recipe"
     assert "learning rate" in caught.value.message
+
+
+def test_data_that_changed_since_they_were_registered_are_refused(world: Any) -> None:
+    """Lineage would be wrong: the version would not come from the data that its history names."""
+    known = {world.spec("ka").dataset: fingerprint(world.spec("ka").dataset)}
+    Job(world.spec("ka", fingerprints=known))
+    with pytest.raises(BadDataset, match=r"dataset\.changed"):
+        Job(world.spec("ka", fingerprints=dict.fromkeys(known, "0" * 64)))
