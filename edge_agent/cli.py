@@ -186,6 +186,10 @@ def _print_tree(values: dict[str, Any], margin: str) -> None:
         if isinstance(value, dict):
             print(f"{margin}{name}:")
             _print_tree(value, margin + "  ")
+        elif name == "errors":
+            print(f"{margin}{name}:")
+            for error in value:
+                print(f"{margin}  {error['message']} [{error['code']}]")
         else:
             print(f"{margin}{name}: {value}")
 

@@ -44,7 +44,7 @@ def check(model: str, config: ModelConfig, weights: Path, digest: str) -> Health
     said = done.stdout[-_OUTPUT_BYTES:].decode(errors="replace").strip()
     if done.returncode:
         ended = f"the check ended with {done.returncode}"
-        told = f"{ended}: {said}" if said else f"{ended} and said nothing"
-        raise HealthError("failed", told[:_OUTPUT_BYTES])
+        message = f"{ended}: {said}" if said else f"{ended} and said nothing"
+        raise HealthError("failed", message[:_OUTPUT_BYTES])
     _log.info("%s: the health check passed: %s", model, said)
     return "passed"

@@ -58,7 +58,10 @@ class Update(Installation):
 
     def consider(self, desired: DesiredModel | None) -> None:
         """Take note of what the server wants; it may replace what is under way before the swap."""
-        self._held = desired.held if desired else None
+        held = desired.held if desired else None
+        if desired and held and held != self._held:
+            _log.info("%s: version %d is held: %s", self.model, desired.version, held)
+        self._held = held
         target = self.journal.target
         if self.journal.state in BEFORE_SWAPPING and target and not _goes_on(target, desired):
             _log.info("%s: version %d is no longer wanted", self.model, target.version)

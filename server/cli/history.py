@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
-from server.cli.output import show_page
+from server.cli.output import show_json, show_page
 
-COLUMNS = ("id", "at", "kind", "model_id", "version_id", "device_id", "data")
+COLUMNS = ("id", "at", "kind", "about")
 
 
 def history(
@@ -39,4 +40,18 @@ def history(
         "cursor": cursor,
     }
     with connect(server, key) as client:
-        show_page(client.get("/events", **query), as_json, COLUMNS)
+        page = client.get("/events", **query)
+    if as_json:
+        show_json(page)
+    else:
+        show_page({**page, "items": [_told(event) for event in page["items"]]}, False, COLUMNS)
+
+
+def _told(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event in four columns: which things it is about, and its data, in one."""
+    things = {
+        name.removesuffix("_id"): value
+        for name, value in event.items()
+        if name.endswith("_id") and value is not None
+    }
+    return {**event, "about": {**things, **event["data"]}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ Record = Mapping[str, Any]
 #: Columns of a "terminal" that is a pipe or a file.
 UNBOUNDED = 10_000
 
+_DIGEST = re.compile(r"([0-9a-f]{16})[0-9a-f]{48}")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z")
+
 
 def _stdout() -> Console:
     """Lines keep their length where a program reads them, and are cut to a terminal's width."""
@@ -43,14 +47,14 @@ def show_json(value: Any) -> None:
 
 
 def show_record(record: Record, as_json: bool, columns: Sequence[str] = ()) -> None:
-    """One thing: its fields, a line each (all, or those of `columns`)."""
+    """One thing: its fields, a line each (all, or those of `columns`), whole."""
     if as_json:
         show_json(record)
         return
     names = columns or list(record)
     width = max(map(len, names))
     for name in names:
-        _stdout().print(f"{name:{width}}  {_text(record.get(name))}")
+        _stdout().print(f"{name:{width}}  {_text(record.get(name))}", soft_wrap=True)
 
 
 def show_page(page: Record, as_json: bool, columns: Sequence[str]) -> None:
@@ -64,12 +68,12 @@ def show_page(page: Record, as_json: bool, columns: Sequence[str]) -> None:
 
 
 def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
-    """A table of the named fields."""
+    """A table of the named fields; digests and times are cut short."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         table.add_column(name, no_wrap=index == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in columns))
+        table.add_row(*(_brief(row.get(name)) for name in columns))
     _stdout().print(table)
 
 
@@ -105,8 +109,22 @@ def transfer(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda size: bar.advance(task, size)
 
 
+def _brief(value: Any) -> str:
+    """A value in a table: a digest's first 16 digits, a time to the second, an error's code."""
+    if isinstance(value, dict) and {"code", "message"} <= value.keys():
+        return str(value["code"])
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_brief(part)}" for name, part in value.items()) or "-"
+    text = _text(value)
+    if match := _DIGEST.fullmatch(text):
+        return match[1]
+    if match := _TIME.fullmatch(text):
+        return f"{match[1]} {match[2]}Z"
+    return text
+
+
 def _text(value: Any) -> str:
-    """A value for people: digests and long structures cut short."""
+    """A value for people."""
     if value is None:
         return "-"
     if isinstance(value, float):

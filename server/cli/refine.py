@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -146,9 +147,19 @@ def _follow(client: Client, refinement_id: int, as_json: bool) -> None:
             update(last)
     if last.get("state") in ("queued", "running"):  # the stream broke off with the server
         last = client.get(f"/refinements/{refinement_id}")
-    show_record(last, as_json, COLUMNS)
+    gained = {} if as_json or last.get("package_id") is None else _gained(client, last)
+    show_record({**last, **gained}, as_json, (*COLUMNS, *gained))
     if last.get("error"):
         raise _failure(last["error"])
+
+
+def _gained(client: Client, refinement: Mapping[str, Any]) -> dict[str, Any]:
+    """What the update brings, and what it costs to send."""
+    model, target = quote(refinement["model"], safe=""), refinement["target"]
+    measured = client.get(f"/models/{model}/versions/{target}")["metrics"]
+    package = client.get(f"/packages/{refinement['package_id']}")
+    names = ("accuracy_before", "accuracy_after")
+    return {name: measured.get(name) for name in names} | {"size_bytes": package["size_bytes"]}
 
 
 def _failure(error: Mapping[str, str]) -> Refused | Failed:

@@ -1,0 +1,37 @@
+"""What people see: whole values in a record, short ones in a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.cli.history import _told
+from server.cli.output import show_record, show_table
+
+DIGEST = "0123456789abcdef" * 4
+ROW = {
+    "digest": DIGEST,
+    "at": "2026-03-01T10:00:00.123456Z",
+    "error": {"code": "storage.no_space", "message": "the update needs 7 bytes"},
+    "data": {"rank": 3, "sha256": DIGEST},
+    "none": None,
+}
+
+
+def test_a_table_is_brief(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table([ROW], tuple(ROW))
+    words = capsys.readouterr().out.splitlines()[1].split()
+    short = DIGEST[:16]
+    assert words == [
+        *(short, "2026-03-01", "10:00:00Z", "storage.no_space"),
+        *("rank=3,", f"sha256={short}", "-"),
+    ]
+
+
+def test_a_record_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    show_record({"digest": DIGEST, "at": ROW["at"]}, as_json=False)
+    assert capsys.readouterr().out == f"digest  {DIGEST}\nat      {ROW['at']}\n"
+
+
+def test_an_event_names_what_it_is_about() -> None:
+    event = {"id": 1, "model_id": 2, "device_id": None, "data": {"method": "ka"}}
+    assert _told(event)["about"] == {"model": 2, "method": "ka"}
