@@ -67,7 +67,7 @@ def tell(setting: Setting) -> dict[str, Any]:
         port = processes.free_port()
         address, token = stack.enter_context(processes.server(FOLDER, port, roots))
         client = stack.enter_context(Client(address))
-        console.print(f"server at {address}, its pages of documentation at {address}/docs")
+        console.print(f"server at {address}, its API explained at /docs")
         weights = [
             stack.enter_context(processes.agent(FOLDER, name, address, token, setting.model))
             for name in AGENTS
@@ -229,8 +229,11 @@ def show(summary: dict[str, Any], setting: Setting) -> None:
         table.add_row(f"{device['name']}: {device['state']}", "", text)
     Console().print(table)
     console.print(
-        f"{summary['seconds']} s in all.\nLook next at var/demo/summary.json, the logs beside it, "
-        f"`edge-agent status --config var/demo/{AGENTS[0]}.toml`, and docs/."
+        f"{summary['seconds']} s in all.\n"
+        "Look next at var/demo/summary.json and the logs beside it, at docs/commands.md, and at\n"
+        f"    .venv/bin/edge-agent status --config var/demo/{AGENTS[0]}.toml\n"
+        "    .venv/bin/weft serve --data-dir var/demo/server",
+        soft_wrap=True,
     )
 
 
