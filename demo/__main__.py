@@ -230,9 +230,10 @@ def show(summary: dict[str, Any], setting: Setting) -> None:
     Console().print(table)
     console.print(
         f"{summary['seconds']} s in all.\n"
-        "Look next at var/demo/summary.json and the logs beside it, at docs/commands.md, and at\n"
+        "Look next at var/demo/summary.json, the logs beside it, docs/commands.md, and\n"
         f"    .venv/bin/edge-agent status --config var/demo/{AGENTS[0]}.toml\n"
         "    .venv/bin/weft serve --data-dir var/demo/server",
+        highlight=False,
         soft_wrap=True,
     )
 

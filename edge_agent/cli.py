@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -47,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python itself would end with 1, which says that the input can be mended.
         traceback.print_exc()
         return WeftError.exit_status
-    _show(result, as_json=options.json)
+    try:
+        _show(result, as_json=options.json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough (`| head`); Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(result.get("exit_status", 0))
 
 

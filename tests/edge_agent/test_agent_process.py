@@ -227,3 +227,15 @@ def test_a_running_agent_loads_nothing_of_the_server() -> None:
     assert not {"torch", "server", "fastapi", "sqlalchemy", "safetensors"} & set(
         done.stdout.split()
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
+    settings = {"server": "http://127.0.0.1:1", "state_dir": str(tmp_path), "models": {"m": {}}}
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edge_agent.cli", "status"]
+    done = subprocess.run(
+        command, env=environment(settings), stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
