@@ -32,6 +32,7 @@ from shared.tensors import (
     WeightsDigest,
     WeightsReader,
     WeightsWriter,
+    has_nan,
     to_float64,
 )
 
@@ -122,8 +123,8 @@ class _Work:
         """The new tensor, flat, piece by piece."""
         made = self._lossy(spec, plan) if plan.steps else self._lossless(spec, plan.plan)
         for chunk in made:
-            if spec.name.endswith(VARIANCE_SUFFIX) and spec.is_float:
-                check_variance(spec, chunk)
+            if spec.is_float:
+                check_chunk(spec, plan.plan, chunk)
             yield chunk
 
     def _lossless(self, spec: TensorSpec, plan: Plan) -> Iterator[Array]:
@@ -213,8 +214,15 @@ def overlap(base: WeightsReader | None, spec: TensorSpec, start: int, stop: int)
     return out
 
 
-def check_variance(spec: TensorSpec, chunk: Array) -> None:
-    """Raise BadResult where a running variance is not positive."""
+def check_chunk(spec: TensorSpec, plan: Plan, chunk: Array) -> None:
+    """Raise BadResult where a running variance is not positive, or bytes bring a NaN.
+
+    Infinities may come as bytes: masks hold them. (`add` refuses to make either by symbols.)
+    """
+    if plan in (Plan.RAW, Plan.XOR) and has_nan(chunk, spec.dtype):
+        raise BadResult("not_finite", f"{spec.name!r} would hold NaN")
+    if not spec.name.endswith(VARIANCE_SUFFIX):
+        return
     if not (to_float64(chunk, spec.dtype) > 0).all():
         raise BadResult("bad_variance", f"{spec.name!r} would hold a variance that is not positive")
 

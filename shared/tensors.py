@@ -287,6 +287,13 @@ def write_weights(
             writer.write(name, tensors[name][1].astype(STORAGE[spec.dtype], copy=False))
 
 
+def has_nan(elements: Array, dtype: str) -> bool:
+    """Whether any element (storage form, a dtype in FLOATS) is no number."""
+    if dtype == "BF16":
+        return bool(((elements & 0x7FFF) > 0x7F80).any())
+    return bool(np.isnan(elements).any())
+
+
 def to_float64(elements: Array, dtype: str) -> NDArray[np.float64]:
     """Elements in storage form as float64; exact for every dtype in FLOATS."""
     if dtype == "BF16":

@@ -30,7 +30,10 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built. Sizes in bytes, digests in hex; the count is the paper's."""
+    """What was built. Sizes in bytes, digests in hex.
+
+    The count is the paper's, of learnable parameters, over the tensors that change.
+    """
 
     path: Path
     size: int

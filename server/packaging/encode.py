@@ -70,10 +70,11 @@ def build_package(
     parsed = methods.options(chosen, options)
     with contextlib.ExitStack() as files:
         new = files.enter_context(WeightsReader(target))
-        _check_variances(new)
-        old = files.enter_context(WeightsReader(base)) if base and chosen.needs_base else None
-        if old is None and chosen.needs_base:
+        held = files.enter_context(WeightsReader(base)) if base else None
+        if held is None and chosen.needs_base:
             raise BadMethod("not_applicable", f"{chosen.id} needs a base to start from")
+        _check_values(held, new)
+        old = held if chosen.needs_base else None
         if isinstance(chosen, LossyMethod):
             assert old is not None
             sent = _fit(old, new, chosen, parsed)
@@ -97,8 +98,6 @@ def _fit(
             coded.sent[name] = send_raw(spec, target)
             continue
         values = to_float64(target, spec.dtype)
-        if not np.isfinite(values).all():
-            raise BadWeights("not_finite", f"{name!r} holds NaN or infinite values")
         if same and not np.isfinite(to_float64(base.read(name), spec.dtype)).all():
             coded.sent[name] = send_raw(spec, target)  # repaired: there is nothing to add to
             continue
@@ -109,7 +108,20 @@ def _fit(
     return coded.sent
 
 
-def _is_mask(base: WeightsReader, spec: TensorSpec, target: Array) -> bool:
+def _check_values(base: WeightsReader | None, new: WeightsReader) -> None:
+    """Raise BadWeights at NaN, at infinities where no mask is, and at variances not positive."""
+    for name, spec in new.schema.items():
+        if not spec.is_float:
+            continue
+        target = new.read(name)
+        values = to_float64(target, spec.dtype)
+        if name.endswith(VARIANCE_SUFFIX) and not (values > 0).all():
+            raise BadWeights("bad_variance", f"{name!r} holds a variance that is not positive")
+        if not (np.isfinite(values).all() or _is_mask(base, spec, target)):
+            raise BadWeights("not_finite", f"{name!r} holds NaN or infinite values")
+
+
+def _is_mask(base: WeightsReader | None, spec: TensorSpec, target: Array) -> bool:
     """Whether a tensor is a buffer with infinities, not weights that have diverged.
 
     A mask has them from the beginning: it is new, or the base has some too. It never holds NaN.
@@ -117,15 +129,6 @@ def _is_mask(base: WeightsReader, spec: TensorSpec, target: Array) -> bool:
     values = to_float64(target, spec.dtype)
     if np.isnan(values).any() or not np.isinf(values).any():
         return False
-    if base.schema.get(spec.name) != spec:
+    if base is None or base.schema.get(spec.name) != spec:
         return True
     return bool(np.isinf(to_float64(base.read(spec.name), spec.dtype)).any())
-
-
-def _check_variances(weights: WeightsReader) -> None:
-    """Raise BadWeights where a running variance is not positive."""
-    for name, spec in weights.schema.items():
-        if not (name.endswith(VARIANCE_SUFFIX) and spec.is_float):
-            continue
-        if not (to_float64(weights.read(name), spec.dtype) > 0).all():
-            raise BadWeights("bad_variance", f"{name!r} holds a variance that is not positive")

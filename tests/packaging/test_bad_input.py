@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.packaging import assemble
+from server.packaging import assemble, encode
 from server.packaging.encode import build_package, code_matrices, finish
 from shared import methods
 from shared.errors import BadMethod, BadResult, BadWeights, NoSpace, UserError
@@ -86,13 +86,25 @@ def test_learnable_weights_that_are_not_numbers_are_refused(
     assert name in refused(room, "weights.not_finite", method).message
 
 
-@pytest.mark.parametrize("method", LOSSY)
-@pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_weights_that_became_infinite_are_refused(room: Room, method: str, value: float) -> None:
+@pytest.mark.parametrize("method", [*LOSSY, "xor", "full"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_diverged_are_refused(room: Room, method: str, value: float) -> None:
     diverged = tensors(seed=1)
     diverged["w"][1][2, 3] = value
     write_weights(room.target, diverged)
     with pytest.raises(BadWeights, match=r"weights\.not_finite"):
+        room.build(method)
+    assert room.left() == {"base", "target"}
+
+
+@pytest.mark.parametrize("method", ["xor", "full"])
+def test_the_decode_loop_lets_no_nan_through(
+    room: Room, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Not even from a server that did not look."""
+    monkeypatch.setattr(encode, "_check_values", lambda base, new: None)
+    write_weights(room.target, tensors(b=[math.nan] * 6))
+    with pytest.raises(BadResult, match=r"result\.not_finite"):
         room.build(method)
     assert room.left() == {"base", "target"}
 
