@@ -26,7 +26,7 @@ NULL_SHARE = 2e-4
 TIE_SHARE = 2e-4
 
 # Rows of a block over columns of the matrix: taller blocks cost memory, flatter ones time.
-_BLOCK_HEIGHT = 3
+_BLOCK_HEIGHT = 2
 
 #: A column of the ML basis is used only where it stands out this far from its predecessors.
 MIN_PIVOT = 1e-3
