@@ -128,8 +128,8 @@ def table(result: dict[str, Any]) -> str:
         f"Made by `{result['command']}` on {result['machine']['processor']}, "
         f"{len(start)} rounds; median (minimum to maximum). ",
         f"The weights file has {result['model_bytes']:,} bytes. `cp` + `sha256sum` of it: "
-        f"{_spread(files)} s. The same command on a network of one small matrix: {_spread(start)} s, "
-        f"{idle / MIB:.0f} MiB; the figures below are what comes on top of that.",
+        f"{_spread(files)} s. The same command on a network of one small matrix: "
+        f"{_spread(start)} s, {idle / MIB:.0f} MiB; the figures below come on top of that.",
         "",
         "| method | package bytes | decode s | decode / (cp + sha256sum) | peak MiB "
         "| read MiB | written MiB |",
