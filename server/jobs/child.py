@@ -19,6 +19,10 @@ from typing import Any
 
 LOG_NAME = "log.txt"
 
+#: Threads that wait for each other sleep instead of spinning. Where another process has one of two
+#: cores, a training step took 0.077 s instead of 0.115 s with this; alone it makes no difference.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 
 class Child:
     """A started child process in a process group of its own.
@@ -35,6 +39,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env={**_ENVIRONMENT, **os.environ},
             )
         self._kill: threading.Timer | None = None
         if nice:
