@@ -46,6 +46,15 @@ METHODS: dict[str, Method] = {
 }
 
 
+def wire_id(method: Method) -> str:
+    """Id and version as packages carry them."""
+    return f"{method.id}/{method.version}"
+
+
+#: What a package may name: today's methods and, once there are any, their earlier versions.
+DECODABLE: dict[str, Method] = {wire_id(method): method for method in METHODS.values()}
+
+
 def get(id_: str) -> Method:
     """The method of that id; raises BadMethod."""
     if id_ not in METHODS:
@@ -63,15 +72,10 @@ def options(method: Method, given: dict[str, Any]) -> Options:
         raise BadMethod("bad_option", f"{method.id}: {place}: {first['msg']}") from error
 
 
-def wire_id(method: Method) -> str:
-    """Id and version as packages carry them."""
-    return f"{method.id}/{method.version}"
-
-
 def of_package(header: PackageHeader) -> tuple[Method, Options]:
     """The method and options that a package names; raises BadPackage."""
-    method = METHODS.get(header.method.partition("/")[0])
-    if method is None or wire_id(method) != header.method:
+    method = DECODABLE.get(header.method)
+    if method is None:
         raise BadPackage("unknown_method", f"method {header.method!r} is not known here")
     try:
         return method, options(method, header.options)
