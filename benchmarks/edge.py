@@ -22,7 +22,7 @@ import torch
 from benchmarks.measure import cost, machine
 from server import zoo
 from server.packaging.encode import build_package
-from shared.tensors import write_weights
+from shared.weights import write_weights
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results" / "edge.md"

@@ -32,7 +32,7 @@ from server.refine.recipe import Recipe
 from server.refine.weights import load_into, load_state, save_state
 from server.registry.opening import open_dataset
 from shared.errors import WeftError
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 AGENTS = ("camera-1", "camera-2")
 ROLLOUT_SECONDS = 60

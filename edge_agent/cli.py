@@ -137,7 +137,7 @@ def _apply(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _digest(options: argparse.Namespace) -> dict[str, Any]:
-    from shared.tensors import WeightsReader
+    from shared.weights import WeightsReader
 
     with WeightsReader(options.file) as reader:
         return {"weights_digest": reader.digest().hex()}

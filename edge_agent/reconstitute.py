@@ -10,7 +10,7 @@ from edge_agent.errors import WrongWeights
 from edge_agent.trust import Admitted
 from shared.decode import decode
 from shared.errors import BadResult
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 
 def reconstitute(admitted: Admitted, base: Path | None, output: Path) -> str:

@@ -15,7 +15,7 @@ from typing import get_args
 from edge_agent import files
 from edge_agent.journal import Held, SlotName
 from shared.errors import BadWeights
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 SLOTS: tuple[SlotName, ...] = get_args(SlotName)
 

@@ -30,11 +30,10 @@ from shared.tensors import (
     Array,
     TensorSpec,
     WeightsDigest,
-    WeightsReader,
-    WeightsWriter,
     has_nan,
     to_float64,
 )
+from shared.weights import WeightsReader, WeightsWriter
 
 VARIANCE_SUFFIX = "running_var"
 

@@ -43,7 +43,8 @@ from shared.plans import (
     unpack_plans,
 )
 from shared.records import Cursor, section, varint
-from shared.tensors import METADATA, Schema, TensorSpec, open_regular, schema_of
+from shared.tensors import METADATA, Schema, TensorSpec, schema_of
+from shared.weights import open_regular
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4096

@@ -114,7 +114,7 @@ def server(serve: Callable[..., LiveServer]) -> LiveServer:
 @pytest.fixture
 def weights_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes small weights files; arrays by keyword replace or add tensors (None drops one)."""
-    from shared.tensors import write_weights
+    from shared.weights import write_weights
 
     def write(seed: int = 0, **changes: np.ndarray | None) -> Path:
         draw = np.random.default_rng(seed)

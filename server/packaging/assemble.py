@@ -16,7 +16,8 @@ from shared import coding, methods
 from shared.decode import decode, reconstitute
 from shared.methods.base import Options
 from shared.package import DIGEST_BYTES, FORMAT, PackageHeader, PackageReader, PackageWriter
-from shared.tensors import Array, Schema, WeightsReader
+from shared.tensors import Array, Schema
+from shared.weights import WeightsReader
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from shared.errors import BadMethod, BadResult, BadWeights, NotReproducible
 from shared.methods.base import FactorisingMethod, LossyMethod, Options, Parameters, Tensor
 from shared.plans import Plan, TensorPlan
 from shared.svd import Matrix
-from shared.tensors import Array, TensorSpec, WeightsReader, to_float64
+from shared.tensors import Array, TensorSpec, to_float64
+from shared.weights import WeightsReader
 
 #: By how much clusters and grid are widened where the gate asks for it.
 _CAUTION = 4.0

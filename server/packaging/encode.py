@@ -22,7 +22,8 @@ from shared import methods
 from shared.decode import VARIANCE_SUFFIX
 from shared.errors import BadMethod, BadWeights
 from shared.methods.base import LossyMethod
-from shared.tensors import Array, Schema, TensorSpec, WeightsReader, to_float64
+from shared.tensors import Array, Schema, TensorSpec, to_float64
+from shared.weights import WeightsReader
 
 __all__ = ["BuildReport", "Coded", "build_package", "code_matrices", "finish"]
 

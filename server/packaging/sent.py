@@ -13,7 +13,8 @@ from shared.errors import BadMethod, BadWeights
 from shared.grid import add, quantise, round_to
 from shared.methods.base import Symbols
 from shared.plans import Plan, TensorPlan
-from shared.tensors import CHUNK_ELEMENTS, STORAGE, Array, TensorSpec, WeightsReader, to_float64
+from shared.tensors import CHUNK_ELEMENTS, STORAGE, Array, TensorSpec, to_float64
+from shared.weights import WeightsReader
 
 STATISTICS = ("running_mean", VARIANCE_SUFFIX)
 

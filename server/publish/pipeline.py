@@ -34,7 +34,8 @@ from server.refine.outcome import Refined, Settled
 from server.refine.weights import State, save_state
 from shared import methods
 from shared.errors import NoSpace, WeftError
-from shared.tensors import Array, WeightsReader
+from shared.tensors import Array
+from shared.weights import WeightsReader
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -20,7 +20,7 @@ from server.refine.effective import Clone
 from server.refine.weights import from_storage, to_storage
 from server.zoo.architecture import dtype_name
 from shared.errors import BadWeights
-from shared.tensors import WeightsReader, write_weights
+from shared.weights import WeightsReader, write_weights
 
 _NAME = "checkpoint.safetensors"
 _KEY = "weft_checkpoint"

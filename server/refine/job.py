@@ -32,7 +32,8 @@ from server.refine.start import Start, start_from
 from server.refine.weights import State, from_storage, load_into, load_state
 from server.registry.opening import fingerprint, open_dataset
 from shared import methods
-from shared.tensors import Array, WeightsReader
+from shared.tensors import Array
+from shared.weights import WeightsReader
 
 
 def train(spec: JobSpec, folder: Path | None, report: Report) -> Refined:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from server.zoo.architecture import aliases, dtype_name
-from shared.tensors import Array, WeightsReader, write_weights
+from shared.tensors import Array
+from shared.weights import WeightsReader, write_weights
 
 State: TypeAlias = dict[str, Tensor]
 

@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from shared.errors import BadWeights
-from shared.tensors import (
-    Schema,
-    TensorSpec,
-    WeightsDigest,
-    WeightsReader,
-    schema_digest,
-    to_float64,
-)
+from shared.tensors import Schema, TensorSpec, WeightsDigest, schema_digest, to_float64
+from shared.weights import WeightsReader
 
 #: A running variance is divided by: it must be positive at both ends (design, section 3).
 VARIANCE = "running_var"

@@ -19,7 +19,7 @@ import numpy as np
 from shared.decode import decode, known_answer
 from shared.errors import WeftError
 from shared.package import PackageReader
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 
 def machine() -> str:

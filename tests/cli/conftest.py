@@ -17,7 +17,7 @@ import pytest
 
 from server.cli import run
 from server.cli.commands import app
-from shared.tensors import write_weights
+from shared.weights import write_weights
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from shared.decode import decode
 from shared.methods import METHODS
 from shared.package import PackageReader
-from shared.tensors import WeightsReader, write_weights
+from shared.weights import WeightsReader, write_weights
 
 OPTIONS = {
     "ka": ["--rank", 2],

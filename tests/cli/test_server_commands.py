@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import torch
 
 from server import zoo
 from server.refine.weights import save_state, state_of
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 TOKEN = "a-token-for-the-fleet"
 DEADLINE = 40.0  # seconds; reached only where something is broken

@@ -17,7 +17,7 @@ from edge_agent.agent.loop import Agent, running
 from edge_agent.config import Config
 from server.packaging.encode import BuildReport, build_package
 from shared import wire
-from shared.tensors import WeightsReader, write_weights
+from shared.weights import WeightsReader, write_weights
 
 MODEL = "digits"
 SHAPES = {"body.weight": (24, 40), "body.bias": (24,), "head.weight": (10, 24), "head.bias": (10,)}

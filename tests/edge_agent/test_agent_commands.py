@@ -123,7 +123,7 @@ def test_a_mistake_of_ours_is_no_fault_of_the_user(
     def broken(_reader: object) -> bytes:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("shared.tensors.WeightsReader.digest", broken)
+    monkeypatch.setattr("shared.weights.WeightsReader.digest", broken)
     status, _, stderr = run(capsys, "digest", shelf.weights[1])
     assert status == 2
     assert "ZeroDivisionError: a bug" in stderr

@@ -22,7 +22,8 @@ import numpy as np
 from server.packaging import gate
 from server.packaging.encode import build_package
 from shared.grid import round_to
-from shared.tensors import Array, TensorSpec, WeightsReader, write_weights
+from shared.tensors import Array, TensorSpec
+from shared.weights import WeightsReader, write_weights
 
 HERE = Path(__file__).parent
 OPTIONS: dict[str, dict[str, float]] = {

@@ -15,7 +15,7 @@ import pytest
 
 from shared.decode import decode
 from shared.package import PackageReader
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 HERE = Path(__file__).parent
 DIGESTS: dict[str, str] = json.loads((HERE / "digests.json").read_text())

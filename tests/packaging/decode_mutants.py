@@ -24,7 +24,7 @@ from mutate import MUTATIONS, Parts
 from shared.decode import decode
 from shared.errors import BadResult, UserError
 from shared.package import PackageReader
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 MEMORY_BYTES = 512 << 20
 FILE_BYTES = 64 << 20

@@ -13,7 +13,7 @@ from server.packaging import assemble, encode
 from server.packaging.encode import build_package, code_matrices, finish
 from shared import methods
 from shared.errors import BadMethod, BadResult, BadWeights, NoSpace, UserError
-from shared.tensors import WeightsReader, write_weights
+from shared.weights import WeightsReader, write_weights
 
 LOSSY: dict[str, dict[str, Any]] = {
     "ka": {"rank": 1},

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from server.packaging.encode import build_package
-from shared.tensors import write_weights
+from shared.weights import write_weights
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"

@@ -21,7 +21,7 @@ from shared.methods.ka import KnowledgeAugmentation
 from shared.package import PackageReader
 from shared.plans import Plan
 from shared.svd import NUMPY, Lapack, Matrix
-from shared.tensors import WeightsReader, write_weights
+from shared.weights import WeightsReader, write_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 FACTORISING = {"ka": {"rank": 2}, "ml": {"rank": 6}, "ml_delta": {"rank": 6}}

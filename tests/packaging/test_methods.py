@@ -26,7 +26,8 @@ from shared.grid import round_to
 from shared.methods.base import FactorisingMethod, LossyMethod
 from shared.package import PackageReader
 from shared.plans import Plan
-from shared.tensors import FLOATS, STORAGE, WeightsReader, to_float64, write_weights
+from shared.tensors import FLOATS, STORAGE, to_float64
+from shared.weights import WeightsReader, write_weights
 
 Matrix = NDArray[np.float64]
 

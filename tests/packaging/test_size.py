@@ -12,7 +12,7 @@ import torch
 
 from server.packaging.encode import build_package
 from server.zoo import get as architecture
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from server.cli.commands import app
 from server.refine.weights import save_state, state_of
 from shared.decode import decode
 from shared.package import PackageReader
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 ARCHITECTURE, MODULE = "operators_nets:net", "operators_nets"
 VERSIONS = "/api/v1/models/digits/versions"

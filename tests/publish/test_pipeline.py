@@ -20,7 +20,7 @@ from server.publish.spec import Result
 from shared.decode import decode
 from shared.methods import METHODS
 from shared.package import PackageReader
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "ka": {"rank": 2},

@@ -12,7 +12,7 @@ from server.cli import run
 from server.cli.commands import app
 from shared.decode import decode
 from shared.package import PackageReader
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 URL = "/api/v1/refinements"
 

@@ -21,7 +21,7 @@ from server.refine.start import start_from
 from server.refine.weights import load_state, save_state, state_of
 from server.registry.opening import ImageDataset, fingerprint
 from shared import methods
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "ka": {"rank": 1},

@@ -8,7 +8,8 @@ import torch
 from server.refine.evaluate import scores
 from server.refine.weights import load_into, load_state, save_state, state_of
 from server.zoo.architecture import dtype_name
-from shared.tensors import STORAGE, WeightsReader
+from shared.tensors import STORAGE
+from shared.weights import WeightsReader
 
 DTYPES = [
     torch.float64,

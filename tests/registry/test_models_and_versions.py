@@ -11,7 +11,7 @@ import pytest
 from server.registry.upload import PIECE_BYTES
 from server.storage import local
 from server.storage.local import LocalIncoming
-from shared.tensors import WeightsReader
+from shared.weights import WeightsReader
 
 BINARY = {"Content-Type": "application/octet-stream"}
 

@@ -13,7 +13,8 @@ from shared.decode import overlap
 from shared.grid import Step
 from shared.methods.base import Tensor
 from shared.methods.lru import LowRankUpdate, UpdateOptions, random_side
-from shared.tensors import TensorSpec, WeightsReader, write_weights
+from shared.tensors import TensorSpec
+from shared.weights import WeightsReader, write_weights
 
 MIB = 1 << 20
 

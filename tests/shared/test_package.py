@@ -22,7 +22,8 @@ from shared.grid import Guard, Step
 from shared.package import FORMAT, PackageHeader, PackageReader, PackageWriter
 from shared.plans import Plan, TensorPlan
 from shared.records import Cursor, section, varint
-from shared.tensors import TensorSpec, WeightsReader, schema_of, write_weights
+from shared.tensors import TensorSpec, schema_of
+from shared.weights import WeightsReader, write_weights
 
 HEADER = {
     "format": FORMAT,

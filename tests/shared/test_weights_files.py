@@ -16,15 +16,8 @@ import safetensors.torch
 import torch
 
 from shared.errors import BadWeights
-from shared.tensors import (
-    TensorSpec,
-    WeightsReader,
-    WeightsWriter,
-    schema_digest,
-    schema_of,
-    to_float64,
-    write_weights,
-)
+from shared.tensors import TensorSpec, schema_digest, schema_of, to_float64
+from shared.weights import WeightsReader, WeightsWriter, write_weights
 
 RNG = np.random.default_rng(3)
 MIXED: dict[str, tuple[str, Any]] = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.tensors import write_weights
+from shared.weights import write_weights
 
 TOKEN = "for-one-test-only"
 
