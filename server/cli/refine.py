@@ -84,7 +84,7 @@ def refine(
     server: Server = SERVER,
     key: Key = None,
 ) -> None:
-    """Retrain a version on new data under a byte budget, and publish the update."""
+    """Learn a small change of a version from new data, and publish the update."""
     body = {
         "model": model,
         "base": base,
