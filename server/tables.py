@@ -4,7 +4,9 @@
             │            ├─ packages    (base -> target, or full)
             │            └─ rollouts ──── assignments ─┐
                device_models ──────────── devices ─────┘
-    events: what happened to any of them, append-only
+                        runs ─────────────┘ └─ device_tags       groups: saved filters over devices
+    events: what happened to any of them, append-only ── webhooks ── deliveries
+    leases, installation: what several server processes, and a restore, need to agree on
 
 Digests are lower-case hex. Status strings are lower_snake text, never enum ordinals. Weights and
 packages themselves lie in the blob store, under the SHA-256 of the file (`blob`, `sha256`).
@@ -29,7 +31,9 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 Json = dict[str, Any]
@@ -55,6 +59,23 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
+class transaction_number(FunctionElement[int]):  # noqa: N801 - reads as an SQL function
+    """The number of the transaction under way: PostgreSQL's, or 0."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(transaction_number)
+def _no_number(_element: object, _compiler: object, **_: object) -> str:
+    return "0"
+
+
+@compiles(transaction_number, "postgresql")
+def _its_number(_element: object, _compiler: object, **_: object) -> str:
+    return "pg_current_xact_id()::text::bigint"
+
+
 class Base(DeclarativeBase):
     """What the tables share: names for constraints, and column types by annotation."""
 
@@ -70,6 +91,8 @@ class Base(DeclarativeBase):
         datetime: Moment(),
         Json: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
+        list[int]: JSON(none_as_null=True),
+        list[Json]: JSON(none_as_null=True),
     }
 
 
@@ -119,6 +142,8 @@ class Version(Base):
     """uploaded | refined | encoded"""
     metrics: Mapped[Json] = mapped_column(default=dict)
     created_at: Mapped[datetime] = mapped_column(default=now)
+    removed_at: Mapped[datetime | None]
+    """When retention removed the weights; the row, and what history says of it, stay."""
 
     model: Mapped[Model] = relationship()
 
@@ -160,6 +185,9 @@ class Refinement(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     target_version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     package_id: Mapped[int | None] = mapped_column(ForeignKey("packages.id"))
+    worker: Mapped[str | None] = mapped_column(String(100))
+    """The process that runs it, and when that last said so: another one takes over the silent."""
+    heartbeat_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -173,7 +201,7 @@ class Refinement(Base):
 
 
 class Package(Base):
-    """An update package in the blob store. State: built | published."""
+    """An update package in the blob store. State: built | published | removed."""
 
     __tablename__ = "packages"
     __table_args__ = (Index("ix_packages_target_version_id_state", "target_version_id", "state"),)
@@ -191,6 +219,7 @@ class Package(Base):
     metrics: Mapped[Json] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(String(20), default="built")
     created_at: Mapped[datetime] = mapped_column(default=now)
+    removed_at: Mapped[datetime | None]
 
     model: Mapped[Model] = relationship()
     base_version: Mapped[Version | None] = relationship(foreign_keys=[base_version_id])
@@ -211,10 +240,46 @@ class Device(Base):
     report_digest: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of the last report's bytes: the same counter must bring the same bytes."""
     capabilities: Mapped[Json] = mapped_column(default=dict)
+    attributes: Mapped[Json] = mapped_column(default=dict)
+    """Inventory that the device reports of itself: name -> text."""
+    lot: Mapped[int] = mapped_column(BigInteger, default=0)
+    """The device's number in the draw of phases: 31 bits of the SHA-256 of its id."""
+    poll_interval: Mapped[float | None]
+    """Seconds, and"""
+    update_budget: Mapped[int | None] = mapped_column(BigInteger)
+    """bytes of one update, as its groups set them; null: the server's own setting."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Updates that failed in a row."""
     last_seen_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
     models: Mapped[list[DeviceModel]] = relationship(back_populates="device")
+    tags: Mapped[list[DeviceTag]] = relationship(cascade="all, delete-orphan")
+
+
+class DeviceTag(Base):
+    """A word that operators put on a device."""
+
+    __tablename__ = "device_tags"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+
+
+class Group(Base):
+    """A saved filter over devices, with what holds for those that match."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    filter: Mapped[str] = mapped_column(Text)
+    poll_interval: Mapped[float | None]
+    """Seconds; where a device is in several groups, the shortest counts."""
+    update_budget: Mapped[int | None] = mapped_column(BigInteger)
+    """Most bytes of one update; where a device is in several groups, the smallest counts."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class DeviceModel(Base):
@@ -235,17 +300,67 @@ class DeviceModel(Base):
     device: Mapped[Device] = relationship(back_populates="models")
 
 
+class Run(Base):
+    """The time during which a device had one set of weights of a model in use."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_device_id_model_name", "device_id", "model_name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    model_name: Mapped[str] = mapped_column(String(100))
+    weights_digest: Mapped[str] = mapped_column(String(64), index=True)
+    since: Mapped[datetime]
+    until: Mapped[datetime | None]
+    """Null: until now."""
+
+
 class Rollout(Base):
-    """The movement of a set of devices to a version. State: active | finished | aborted."""
+    """The movement of a set of devices to a version.
+
+    State: ready | active | paused | finished | aborted.
+    """
 
     __tablename__ = "rollouts"
-    __table_args__ = (Index("ix_rollouts_model_id_state", "model_id", "state"),)
+    __table_args__ = (
+        Index("ix_rollouts_model_id_state", "model_id", "state"),
+        Index("ix_rollouts_state_due_at", "state", "due_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     state: Mapped[str] = mapped_column(String(20), default="active")
+    filter: Mapped[str | None] = mapped_column(Text)
+    """Which devices; null: all that run the model."""
+    phases: Mapped[list[Json]] = mapped_column(default=list)
+    """[{"percent", "soak_seconds"}], percent cumulative, the last one 100."""
+    max_open: Mapped[int | None]
+    """Most devices that are updating at the same time."""
+    success_percent: Mapped[float] = mapped_column(default=100.0)
+    """Share of a phase that must have committed before the next one begins."""
+    abort_rules: Mapped[list[Json]] = mapped_column(default=list)
+    """[{"kind": "failed" | "timed_out" | "unreached", "percent", "min_count"}]"""
+    deadline_seconds: Mapped[int] = mapped_column(default=86_400)
+    """From the offer: silent until then is `timed_out`. From the admission: `unreached`."""
+    window: Mapped[Json | None]
+    """{"cron", "duration_seconds", "time_zone"}: updates are offered only then."""
+    rollback: Mapped[bool] = mapped_column(default=False)
+    """Whether it may lead to a version older than the one in use."""
+    rolls_back_id: Mapped[int | None]
+    """The rollout whose devices this one takes back."""
+    phase: Mapped[int] = mapped_column(default=0)
+    """Index of the phase that it is in."""
+    phase_done_at: Mapped[datetime | None]
+    """When the phase reached its success share; its soak time is counted from here."""
+    due_at: Mapped[datetime | None]
+    """When it must be looked at next; null: not until something happens to it."""
+    revision: Mapped[int] = mapped_column(default=0)
+    """Raised by every decision: of two evaluators that decided from one snapshot, one wins."""
+    reason: Mapped[Json | None]
+    """Why it was aborted or what it waits for: {"code", "message"}."""
     created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     model: Mapped[Model] = relationship()
@@ -261,6 +376,7 @@ class Assignment(Base):
     __tablename__ = "assignments"
     __table_args__ = (
         UniqueConstraint("rollout_id", "device_id"),
+        Index("ix_assignments_rollout_id_state", "rollout_id", "state"),
         Index(
             "uq_assignments_open",
             "device_id",
@@ -275,13 +391,25 @@ class Assignment(Base):
     rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id"))
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    phase: Mapped[int] = mapped_column(default=0)
+    """Index of the rollout's phase in which the device was admitted."""
     state: Mapped[str] = mapped_column(String(20), default="idle")
     held: Mapped[str | None] = mapped_column(String(40))
     """Why nothing is offered yet, as the planner put it at the device's last poll."""
     package_id: Mapped[int | None] = mapped_column(ForeignKey("packages.id"))
+    """The package that leads to the version: of a chain, the last one."""
+    chain: Mapped[list[int] | None]
+    """Ids of all packages of a chain, first to last; null: one package or none."""
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """What the offer costs: bytes of all its packages."""
+    from_digest: Mapped[str | None] = mapped_column(String(64))
+    """The weights that the device had in use when it was admitted."""
+    attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[Json | None]
     result: Mapped[str | None] = mapped_column(String(20))
     created_at: Mapped[datetime] = mapped_column(default=now)
+    reached_at: Mapped[datetime | None]
+    """The device's first poll since its admission."""
     offered_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -291,11 +419,22 @@ class Assignment(Base):
 
 
 class Event(Base):
-    """Something that happened; append-only. The ids outlive what they name."""
+    """Something that happened; append-only. The ids outlive what they name.
+
+    Read in the order (`transaction`, `id`), and on PostgreSQL only below the oldest transaction
+    that is still open: ids alone may become visible out of order.
+    """
 
     __tablename__ = "events"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        Index("ix_events_transaction_id", "transaction", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
+    transaction: Mapped[int] = mapped_column(
+        BigInteger, default=transaction_number(), server_default="0"
+    )
+    """PostgreSQL's id of the transaction that wrote it; 0 on SQLite, where one writes at a time."""
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     )
@@ -323,3 +462,66 @@ class IdempotencyKey(Base):
     status: Mapped[int]
     body: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Webhook(Base):
+    """An address that hears of events. State: active | paused."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(String(200))
+    """Key of the HMAC-SHA256 in each delivery; shown once."""
+    filter: Mapped[str | None] = mapped_column(Text)
+    """Which events; null: all."""
+    state: Mapped[str] = mapped_column(String(20), default="active")
+    after_transaction: Mapped[int] = mapped_column(BigInteger, default=0)
+    after_event: Mapped[int] = mapped_column(BigInteger, default=0)
+    """The last event, in the order of events, that was turned into a delivery or passed over."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Delivery(Base):
+    """One event on its way to one webhook. State: pending | delivered | given_up."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "event_id"),
+        Index("ix_deliveries_state_due_at", "state", "due_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event_id: Mapped[int] = mapped_column(BigInteger)
+    body: Mapped[str] = mapped_column(Text)
+    """What is sent, fixed when the delivery is made: every attempt brings the same bytes."""
+    state: Mapped[str] = mapped_column(String(20), default="pending")
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(default=now)
+    status: Mapped[int | None]
+    """HTTP status of the last attempt, and"""
+    error: Mapped[str | None] = mapped_column(String(500))
+    """what went wrong where there was none."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+
+
+class Lease(Base):
+    """A duty that one process at a time has, as long as it renews."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(100))
+    until: Mapped[datetime]
+
+
+class Installation(Base):
+    """The database itself, in one row: `epoch` changes when a backup is restored into it."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[str] = mapped_column(String(16))
+    """Part of every ETag of the device plane: generations of before a restore mean nothing."""
