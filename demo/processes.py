@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -60,7 +60,7 @@ def wait_for(what: str, look: Callable[[], _T | None], seconds: float) -> _T:
 
 
 @contextmanager
-def server(folder: Path, port: int, roots: str) -> Iterator[tuple[str, str]]:
+def server(folder: Path, port: int, roots: str, **more: str) -> Iterator[tuple[str, str]]:
     """A Weft server on loopback; gives its address and the token with which devices enrol."""
     token, address = secrets.token_hex(16), f"http://127.0.0.1:{port}"
     settings = {
@@ -69,6 +69,7 @@ def server(folder: Path, port: int, roots: str) -> Iterator[tuple[str, str]]:
         "WEFT_ENROLMENT_TOKEN": token,
         "WEFT_POLL_INTERVAL": "1",
         "WEFT_DATASET_ROOTS": roots,
+        **more,
     }
     log = folder / "server.log"
     with running([_program("weft"), "serve"], log, **settings) as process:
@@ -86,8 +87,19 @@ def server(folder: Path, port: int, roots: str) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def agent(folder: Path, name: str, address: str, token: str, model: str) -> Iterator[Path]:
-    """An edge agent; gives the path of the weights that it has in use."""
+def agent(
+    folder: Path,
+    name: str,
+    address: str,
+    token: str,
+    model: str,
+    poll_seconds: float = 1,
+    more: Sequence[str] = (),
+) -> Iterator[Path]:
+    """An edge agent; gives the path of the weights that it has in use.
+
+    `more` are lines of its configuration, those of the model first.
+    """
     state = folder / name
     config = folder / f"{name}.toml"
     lines = [
@@ -95,8 +107,9 @@ def agent(folder: Path, name: str, address: str, token: str, model: str) -> Iter
         f'name = "{name}"',
         f'enrolment_token = "{token}"',
         f'state_dir = "{state}"',
-        "poll_seconds = 1",
+        f"poll_seconds = {poll_seconds}",
         f"[models.{model}]",
+        *more,
     ]
     config.write_text("\n".join(lines) + "\n")
     config.chmod(0o600)

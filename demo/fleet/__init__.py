@@ -1,0 +1,1 @@
+"""A fleet on this machine: 40 simulated devices, two real agents, one bad version."""

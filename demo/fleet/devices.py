@@ -1,0 +1,161 @@
+"""Simulated devices, many in one process: `python -m demo.fleet.devices SERVER TOKEN COUNT FOLDER`.
+
+Each polls when the server says, downloads, decodes with the device's own code (`shared/decode.py`),
+checks the result's health and reports; it keeps the weights that it had as its second slot. What it
+leaves out is what a real agent has for hard times: the journal, resuming, restarts.
+
+It ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from demo.fleet.weights import MODEL, are_sound, write_version
+from edge_agent.report import capabilities
+from shared import wire
+from shared.decode import decode
+from shared.package import PackageReader
+from shared.weights import WeightsReader
+
+LINES = 4
+#: Devices of this production line have nothing that could judge new weights.
+BLIND_LINE = 4
+
+
+@dataclass
+class Device:
+    """One device: its identity, its slots (digest -> file), and its last report's counter."""
+
+    http: httpx.Client
+    folder: Path
+    number: int
+    slots: dict[str, Path]
+    current: str
+    token: str = ""
+    etag: str = ""
+    counter: int = 0
+
+    @property
+    def line(self) -> int:
+        """The production line that the device stands at, from 1."""
+        return 1 + self.number % LINES
+
+    def enrol(self, token: str) -> None:
+        """Become known to the server."""
+        body = wire.Enrolment(
+            name=f"line{self.line}-{self.number:02}",
+            token=token,
+            models={MODEL: wire.HeldModel(slots=list(self.slots), current=self.current)},
+            capabilities=capabilities(self.folder),
+            attributes={"line": str(self.line)},
+        )
+        answer = self.http.post(wire.ENROL_PATH, json=body.model_dump()).raise_for_status()
+        self.token = wire.Enrolled.model_validate_json(answer.content).token
+
+    def poll(self) -> float:
+        """Ask what to run, and do it; seconds until the next poll."""
+        answer = self.http.get(wire.DESIRED_PATH, headers=self._headers(self.etag))
+        if answer.status_code == httpx.codes.OK:
+            self.etag = answer.headers["ETag"]
+            for wanted in wire.Desired.model_validate_json(answer.content).models:
+                if wanted.held is None:
+                    self._update(wanted)
+        elif answer.status_code != httpx.codes.NOT_MODIFIED:
+            answer.raise_for_status()
+        return float(answer.headers[wire.POLL_INTERVAL_HEADER])
+
+    def _update(self, wanted: wire.DesiredModel) -> None:
+        if wanted.weights_digest not in self.slots:
+            assert wanted.package is not None
+            self._decode(wanted.package, wanted.weights_digest)
+        sound = self.line == BLIND_LINE or are_sound(self.slots[wanted.weights_digest])
+        if sound:
+            before, self.current = self.current, wanted.weights_digest
+            kept = {before, self.current}
+            self.slots = {digest: path for digest, path in self.slots.items() if digest in kept}
+        else:
+            self.slots.pop(wanted.weights_digest)
+        self._report(wanted, sound)
+
+    def _decode(self, package: wire.PackageOffer, digest: str) -> None:
+        file = self.folder / f"{package.sha256}.weft"
+        file.write_bytes(
+            self.http.get(package.url, headers=self._headers()).raise_for_status().content
+        )
+        output = self.folder / f"{digest}.safetensors"
+        base = self.slots.get(package.base_digest or "")
+        with PackageReader(file) as reader, output.open("w+b") as target:
+            if base is None:
+                decode(None, reader, target)
+            else:
+                with WeightsReader(base) as weights:
+                    decode(weights, reader, target)
+        self.slots[digest] = output
+
+    def _report(self, wanted: wire.DesiredModel, sound: bool) -> None:
+        self.counter += 1
+        fault = wire.Fault(code="health.failed", message="the weights are not sound")
+        body = wire.Report(
+            counter=self.counter,
+            model=MODEL,
+            assignment=wanted.assignment,
+            result="committed" if sound else "failed_rolled_back",
+            state="committed" if sound else "rolled_back",
+            weights_digest=self.current,
+            slots=list(self.slots),
+            version=wanted.version,
+            error=None if sound else fault,
+            health=("unverified" if self.line == BLIND_LINE else "passed") if sound else "failed",
+        )
+        headers = self._headers() | {"Content-Type": "application/json"}
+        self.http.post(
+            wire.REPORTS_PATH, content=body.model_dump_json(), headers=headers
+        ).raise_for_status()
+
+    def _headers(self, etag: str = "") -> dict[str, str]:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return headers | {"If-None-Match": etag} if etag else headers
+
+
+def live(server: str, token: str, count: int, folder: Path) -> None:
+    """Let the devices enrol, then poll until standard input ends."""
+    gone = threading.Event()
+    threading.Thread(target=_wait_for_end, args=(gone,), daemon=True).start()
+    with httpx.Client(base_url=server, timeout=30) as http:
+        turns: list[tuple[float, int]] = []
+        devices = []
+        for number in range(count):
+            devices.append(_deliver(http, folder / f"device-{number:02}", number))
+            devices[-1].enrol(token)
+            heapq.heappush(turns, (time.monotonic(), number))
+        while not gone.wait(max(0.0, turns[0][0] - time.monotonic())):
+            _, number = heapq.heappop(turns)
+            heapq.heappush(turns, (time.monotonic() + devices[number].poll(), number))
+
+
+def _wait_for_end(gone: threading.Event) -> None:
+    sys.stdin.read()
+    gone.set()
+
+
+def _deliver(http: httpx.Client, folder: Path, number: int) -> Device:
+    """A device as it leaves the factory, with version 1."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = write_version(1, folder / "delivered.safetensors")
+    with WeightsReader(path) as reader:
+        digest = reader.digest().hex()
+    return Device(http, folder, number, {digest: path}, digest)
+
+
+if __name__ == "__main__":
+    live(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
