@@ -8,7 +8,9 @@
     ├── BadRefinement     refinement.*   refinements
     ├── BadRollout        rollout.*      rollouts
     ├── BadUpdate         update.*       stored update packages
-    └── BadDevice         device.*       enrolment, polls and reports
+    ├── BadDevice         device.*       enrolment, polls and reports
+    ├── BadGroup          group.*        groups of devices
+    └── BadFilter         filter.*       filters over devices, rollouts and events
     OperationError
     ├── DatabaseError     database.*     the database
     ├── BlobError         blob.*         the blob store
@@ -125,6 +127,30 @@ class BadDevice(UserError):
         "counter_reused": "Send a report with a counter above the last one.",
         "unknown_assignment": "Poll again and report on an assignment that is offered.",
         "package_not_found": "Poll again; the package is not offered to this device any more.",
+    }
+
+
+class BadGroup(UserError):
+    """A group cannot be found, made, changed or deleted."""
+
+    area = "group"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft groups list` to see the groups.",
+        "exists": "Choose another name, or change the group that is there.",
+        "circular": "Name no group in a filter that names this one, directly or through others.",
+        "in_use": "First change or end what names the group, or give it another filter.",
+    }
+
+
+class BadFilter(UserError):
+    """A filter cannot be read, or asks for what there is not."""
+
+    area = "filter"
+    codes: ClassVar[dict[str, str]] = {
+        "syntax": "Correct the filter at the column that is named; `docs/filters.md` shows how.",
+        "unknown_field": "Use one of the fields that are listed.",
+        "bad_value": "Correct the value or the operator at the column that is named.",
+        "too_long": "Shorten the filter, or save parts of it as groups.",
     }
 
 

@@ -44,6 +44,8 @@ STATUS: dict[str, int] = {
     "device.counter_reused": 409,
     "device.unknown_assignment": 404,
     "device.package_not_found": 404,
+    "group.circular": 409,
+    "group.in_use": 409,
     "storage.no_space": 507,
     "database.no_space": 507,
     "database.busy": 503,
