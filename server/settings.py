@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.errors import BadConfig
 from shared.wire import check_token
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 
 #: Secrets that stand in examples; refused where other machines can reach the server.
 PLACEHOLDERS = frozenset({"changeme", "change-me", "secret", "password", "weft", "admin", "demo"})
@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     )
     poll_jitter: float = Field(
         0.1, ge=0, le=0.5, description="Share of the interval by which it varies at random."
+    )
+    update_budget: int = Field(
+        16 * MIB,
+        ge=0,
+        description="Most bytes of one update, all its packages together; 0: no limit. Groups may "
+        "set their own. What costs more is held, never sent.",
     )
     model_modules: Names = Field(
         (), description="Modules whose factories may serve as architectures (`module:factory`)."

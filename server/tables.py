@@ -213,6 +213,9 @@ class Package(Base):
     target_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     method: Mapped[str] = mapped_column(String(40))
     options: Mapped[Json] = mapped_column(default=dict)
+    needs: Mapped[Json | None]
+    """What a device must know to decode it: {"format", "version", "coder", "dtypes"}; null: not
+    noted, as before there was more than one of each."""
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     learnable_count: Mapped[int | None] = mapped_column(BigInteger)
@@ -396,6 +399,8 @@ class Assignment(Base):
     state: Mapped[str] = mapped_column(String(20), default="idle")
     held: Mapped[str | None] = mapped_column(String(40))
     """Why nothing is offered yet, as the planner put it at the device's last poll."""
+    held_detail: Mapped[Json | None]
+    """The figures of the reason: {"bytes", "budget"} of `over_budget`, and the like."""
     package_id: Mapped[int | None] = mapped_column(ForeignKey("packages.id"))
     """The package that leads to the version: of a chain, the last one."""
     chain: Mapped[list[int] | None]

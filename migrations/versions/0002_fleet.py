@@ -33,7 +33,7 @@ def _columns() -> dict[str, tuple[sa.Column[Any], ...]]:
     """Table -> its new columns."""
     return {
         "versions": (sa.Column("removed_at", MOMENT),),
-        "packages": (sa.Column("removed_at", MOMENT),),
+        "packages": (sa.Column("removed_at", MOMENT), sa.Column("needs", sa.JSON())),
         "refinements": (
             sa.Column("worker", sa.String(length=100)),
             sa.Column("heartbeat_at", MOMENT),
@@ -64,6 +64,7 @@ def _columns() -> dict[str, tuple[sa.Column[Any], ...]]:
         ),
         "assignments": (
             sa.Column("phase", sa.Integer(), nullable=False, server_default="0"),
+            sa.Column("held_detail", sa.JSON()),
             sa.Column("chain", sa.JSON()),
             sa.Column("size_bytes", sa.BigInteger()),
             sa.Column("from_digest", sa.String(length=64)),
