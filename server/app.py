@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -31,11 +32,15 @@ from server.rollouts.building import Building
 from server.rollouts.deploy import resume_rollouts
 from server.rollouts.routes import router as rollouts
 from server.settings import Settings
+from server.storage import open_store
 from server.storage.base import BlobStore
-from server.storage.local import LocalStore
+from server.tables import now
 from shared.errors import NoSpace, WeftError
 
 LOCK_NAME = "server.lock"
+
+#: Files that nobody has written to for this long are left over, whoever wrote them.
+UNFINISHED = timedelta(days=7)
 
 TAGS = [
     {"name": "models", "description": "Named architectures with a tensor schema."},
@@ -114,9 +119,10 @@ def _start(app: FastAPI) -> ExitStack:
             stack.enter_context(_only_process(settings))
         engine = _open_database(settings)
         stack.callback(engine.dispose)
-        blobs = LocalStore(settings.blobs_dir)
+        blobs = open_store(settings)
+        # Where other processes may run, what is still being written must be left alone.
+        blobs.sweep(now() if settings.is_sqlite else now() - UNFINISHED)
         if settings.is_sqlite:
-            blobs.sweep()
             remove_orphans(engine, blobs)
         resume_rollouts(engine)
         app.state.engine, app.state.blobs = engine, blobs

@@ -174,6 +174,8 @@ class BlobError(OperationError):
     codes: ClassVar[dict[str, str]] = {
         "missing": "Restore the blob store from a backup of the same time as the database.",
         "damaged": "Restore the file from a backup; the copy in the store is refused.",
+        "unreachable": "Try again; check WEFT_BLOBS, its endpoint and the network.",
+        "refused": "Check the credentials (AWS_ACCESS_KEY_ID), the bucket and the rights on it.",
     }
 
 

@@ -31,6 +31,15 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("var/server"), description="Database, blobs and jobs lie here.")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder.")
     auto_migrate: bool = Field(True, description="Bring the schema up to date at the start.")
+    blobs: str = Field(
+        "", description="Where weights and packages lie: `s3://bucket/prefix`; empty: data folder."
+    )
+    blobs_endpoint: str = Field("", description="URL of an S3-compatible service; empty: AWS.")
+    blobs_region: str = Field("", description="Region of the bucket; empty: as the SDK finds it.")
+    blobs_create: bool = Field(False, description="Create the bucket where there is none.")
+    blobs_cache_bytes: int = Field(
+        4 * GIB, ge=0, description="Most bytes of far blobs that are kept in the data folder."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8300, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")
     admin_key: SecretStr | None = Field(

@@ -49,6 +49,7 @@ STATUS: dict[str, int] = {
     "storage.no_space": 507,
     "database.no_space": 507,
     "database.busy": 503,
+    "blob.unreachable": 503,
 }
 
 

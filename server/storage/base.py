@@ -8,11 +8,13 @@ A blob is an immutable file known by its SHA-256. A store promises:
 - `local(sha256)` gives a path to the whole blob on this machine, for as long as the block lasts.
 - `chunks` reads a part without the rest, in bounded memory.
 
-Raises NoSpace where bytes cannot be written, BlobError `missing` where a blob is not there.
+Raises NoSpace where bytes cannot be written, BlobError `missing` where a blob is not there; a store
+behind a network also `unreachable` and `refused`.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -20,7 +22,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from server.errors import BlobError
+
 CHUNK_BYTES = 256 * 1024
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_name(sha256: str) -> None:
+    """Raise BlobError `missing` for what is no SHA-256 in hex: no blob has such a name."""
+    if not SHA256.fullmatch(sha256):
+        raise BlobError("missing", f"{sha256[:80]!r} is no SHA-256")
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,10 @@ class BlobStore(ABC):
     @abstractmethod
     def kept_before(self, moment: datetime) -> Iterator[str]:
         """SHA-256 of every blob that was last kept before the moment."""
+
+    @abstractmethod
+    def sweep(self, before: datetime) -> int:
+        """Remove what was left unfinished before the moment; how many. At a server's start."""
 
     def put(self, source: Path) -> Kept:
         """Copy the file at `source` into the store."""

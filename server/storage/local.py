@@ -6,25 +6,15 @@ name in the store always stands for the whole blob, whatever happens to the powe
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from server.errors import BlobError
-from server.storage.base import CHUNK_BYTES, BlobStore, Incoming, Kept
-from shared.errors import NoSpace
-
-#: What an upload leaves free for the database and the rest of the machine.
-RESERVE_BYTES = 32 * 1024**2
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
+from server.storage.base import CHUNK_BYTES, SHA256, BlobStore, Incoming, Kept, check_name
+from server.storage.spool import Spool, SpoolFile, disk_errors
 
 
 class LocalStore(BlobStore):
@@ -32,31 +22,26 @@ class LocalStore(BlobStore):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.unfinished = root / "tmp"
-        with _disk_errors():
-            self.unfinished.mkdir(parents=True, exist_ok=True)
+        self._spool = Spool(root / "tmp")
 
-    def sweep(self) -> int:
-        """Remove what earlier processes left unfinished; only while none other runs."""
-        left = list(self.unfinished.iterdir())
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
+    @property
+    def unfinished(self) -> Path:
+        """Where blobs in the making lie."""
+        return self._spool.folder
+
+    def sweep(self, before: datetime) -> int:
+        """Remove unfinished files that nobody has written to since."""
+        return self._spool.sweep(before)
 
     @contextmanager
     def receive(self, expected: int = 0) -> Iterator[Incoming]:
         """A new blob in `tmp/`; its file is gone at the end unless it was kept."""
-        with _disk_errors():
-            free = shutil.disk_usage(self.unfinished).free
-            if expected + RESERVE_BYTES > free:
-                raise NoSpace("no_space", f"the blob store has {free} bytes, {expected} are needed")
-            descriptor, name = tempfile.mkstemp(dir=self.unfinished)
-        incoming = LocalIncoming(self, descriptor, Path(name))
+        self._spool.check_room(expected)
+        incoming = LocalIncoming(self, self._spool)
         try:
             yield incoming
         finally:
             incoming.close()
-            incoming.path.unlink(missing_ok=True)
 
     @contextmanager
     def local(self, sha256: str) -> Iterator[Path]:
@@ -95,42 +80,22 @@ class LocalStore(BlobStore):
 
     def place(self, sha256: str) -> Path:
         """Where the blob lies, or would. Raises BlobError for what is no SHA-256 in hex."""
-        if not SHA256.fullmatch(sha256):
-            raise BlobError("missing", f"{sha256[:80]!r} is no SHA-256")
+        check_name(sha256)
         return self.root / sha256[:2] / sha256
 
 
-class LocalIncoming(Incoming):
-    """A temporary file, hashed while it is written."""
+class LocalIncoming(SpoolFile, Incoming):
+    """A file of the spool that is renamed to its place."""
 
-    def __init__(self, store: LocalStore, descriptor: int, path: Path) -> None:
-        self.path = path
-        self.size = 0
+    def __init__(self, store: LocalStore, spool: Spool) -> None:
+        super().__init__(spool)
         self._store = store
-        self._sha = hashlib.sha256()
-        self._file = os.fdopen(descriptor, "wb")
-
-    def write(self, data: bytes) -> None:
-        """Append `data`."""
-        with _disk_errors():
-            self._file.write(data)
-        self._sha.update(data)
-        self.size += len(data)
-
-    def finish(self) -> Kept:
-        """Write out and sync what is buffered."""
-        if not self._file.closed:
-            with _disk_errors():
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-        return Kept(self._sha.hexdigest(), self.size)
 
     def keep(self) -> Kept:
         """Rename into the store, and sync the folders that name it."""
         kept = self.finish()
         place = self._store.place(kept.sha256)
-        with _disk_errors():
+        with disk_errors():
             made = not place.parent.is_dir()
             place.parent.mkdir(exist_ok=True)
             self.path.replace(place)
@@ -139,11 +104,6 @@ class LocalIncoming(Incoming):
                 _sync_folder(self._store.root)
         return kept
 
-    def close(self) -> None:
-        """Close the file; buffered bytes that find no space are of no interest any more."""
-        with suppress(OSError):
-            self._file.close()
-
 
 def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -151,13 +111,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        code = "no_space" if full else "unusable"
-        raise NoSpace(code, f"the blob store: {error.strerror}") from error
