@@ -23,6 +23,12 @@ DESIRED_PATH = "/device/v1/desired"
 PACKAGES_PATH = "/device/v1/packages"
 REPORTS_PATH = "/device/v1/reports"
 
+#: Most packages that one update may take, one after the other.
+MAX_CHAIN = 8
+
+#: Most attributes of a device.
+MAX_ATTRIBUTES = 64
+
 #: Seconds until the next poll; sent with 200 and 304, outside the ETag.
 POLL_INTERVAL_HEADER = "Weft-Poll-Interval"
 
@@ -36,6 +42,15 @@ TensorDigest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8
 ModelName: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 ]
+#: Text in one line, for people.
+OneLine: TypeAlias = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+AttributeName: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
+]
+#: What a device says of itself, for operators to see and to filter by.
+Attributes: TypeAlias = Annotated[dict[AttributeName, OneLine], Field(max_length=MAX_ATTRIBUTES)]
 #: A secret that travels in a header: visible ASCII.
 Token: TypeAlias = Annotated[str, StringConstraints(pattern=_VISIBLE)]
 
@@ -87,6 +102,7 @@ class Capabilities(Message):
     coders: list[str] = Field(default_factory=list, description="Coder ids, version included.")
     dtypes: list[str] = Field(default_factory=list, description="safetensors dtypes it can change.")
     free_bytes: int | None = Field(default=None, ge=0, description="Free space for slots.")
+    chain: int = Field(default=1, ge=1, description="Most packages it applies in one update.")
 
 
 class HeldModel(Message):
@@ -99,10 +115,11 @@ class HeldModel(Message):
 class Enrolment(Message):
     """A device asks to be known. `token` is the enrolment token, not yet its own."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: OneLine
     token: Token
     models: dict[ModelName, HeldModel] = Field(default_factory=dict)
     capabilities: Capabilities = Field(default_factory=Capabilities)
+    attributes: Attributes = Field(default_factory=dict)
 
 
 class Enrolled(Message):
@@ -127,7 +144,9 @@ class PackageOffer(Message):
 class DesiredModel(Message):
     """The version that a device should run.
 
-    `package` null: the device holds the version in a slot and only switches to it.
+    `package` and `chain` null: the device holds the version in a slot and only switches to it.
+    `chain`: several packages, each of which starts from what the one before it gives; only for a
+    device that reported `Capabilities.chain` of at least so many. Then `package` is null.
     `held` set: do nothing now, for this reason.
     """
 
@@ -136,6 +155,7 @@ class DesiredModel(Message):
     weights_digest: Digest
     assignment: int | None = Field(default=None, description="Repeated in the report.")
     package: PackageOffer | None = None
+    chain: list[PackageOffer] | None = None
     held: str | None = None
 
 
@@ -154,6 +174,9 @@ class Fault(Message):
 
 class Report(Message):
     """How one update ended.
+
+    One in state `idle`, without an assignment, is about no update: it tells what the device holds,
+    and what else has changed of it (`capabilities`, `attributes`).
 
     The same `counter` with the same bytes gets the same answer; a lower one, or the same with
     other bytes, is refused (`409`).
@@ -174,6 +197,9 @@ class Report(Message):
     seconds: float = Field(default=0.0, ge=0, description="From the offer to the end.")
     health: Health = "unverified"
     capabilities: Capabilities | None = None
+    attributes: Attributes | None = Field(
+        default=None, description="All of them, in place of those told before."
+    )
 
 
 class Problem(Message):

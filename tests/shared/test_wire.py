@@ -110,3 +110,35 @@ def test_a_device_that_says_nothing_of_itself_can_decode_nothing() -> None:
 def test_tokens_fit_in_a_header(token: str) -> None:
     with pytest.raises(ValidationError):
         wire.Enrolled.model_validate({"device_id": "d", "token": token})
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"9lives": "yes"},
+        {"": "yes"},
+        {"a b": "yes"},
+        {"a" * 65: "yes"},
+        {"gpu": ""},
+        {"gpu": "x" * 201},
+        {"gpu": "two\nlines"},
+        {"gpu": "\x00"},
+        {"gpu": 3},
+        {f"a{number}": "x" for number in range(wire.MAX_ATTRIBUTES + 1)},
+    ],
+)
+def test_attributes_are_few_short_lines(attributes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        wire.Enrolment.model_validate(
+            {"name": "cam", "token": "12345678", "attributes": attributes}
+        )
+    with pytest.raises(ValidationError):
+        wire.Report.model_validate(report(attributes=attributes))
+
+
+def test_attributes_may_be_left_out() -> None:
+    enrolment = wire.Enrolment.model_validate({"name": "cam", "token": "12345678"})
+    assert enrolment.attributes == {}
+    assert wire.Report.model_validate(report()).attributes is None
+    told = wire.Report.model_validate(report(attributes={"gpu": "Orin, 8 GB"}))
+    assert told.attributes == {"gpu": "Orin, 8 GB"}
