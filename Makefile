@@ -4,10 +4,13 @@
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
 	$(p) -c 'import sys, pip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 WORKERS ?= 2
+# What `make test-postgres` runs: every room whose tests come near the database.
+DATABASE_TESTS ?= $(addprefix tests/,cli devices docs e2e history jobs migrations planner publish \
+	registry rollouts server)
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo test check fmt test-aarch64 bench-edge bench-methods clean
+.PHONY: install demo test test-postgres check fmt test-aarch64 bench-edge bench-methods clean
 
 install: $(ENV)/installed
 
@@ -23,6 +26,10 @@ demo: install
 
 test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+
+# The rooms that use the database, on a private PostgreSQL: started for the tests, and ended.
+test-postgres: install
+	WEFT_TEST_DATABASE=postgres $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(DATABASE_TESTS)
 
 check: install
 	$(BIN)/ruff format --check .

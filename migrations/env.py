@@ -13,6 +13,9 @@ def run() -> None:
     engine = open_engine(url).execution_options(writes=True)
     try:
         with engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET statement_timeout = 0")  # large tables take long
+                connection.commit()
             context.configure(
                 connection=connection,
                 target_metadata=Base.metadata,

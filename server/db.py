@@ -1,7 +1,7 @@
-"""The database: engine, transactions, migrations.
+"""The database: transactions and migrations; `server/engines.py` opens it.
 
-On SQLite a write transaction takes the lock at its start (`BEGIN IMMEDIATE`): a transaction that
-reads first and writes later would otherwise fail with "database is locked" instead of waiting.
+Write transactions follow one another, on either database and across all processes: what one has
+read, no other changes before its end (ADR 0014). Code that reads and then writes needs no locks.
 """
 
 from __future__ import annotations
@@ -9,69 +9,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
 
-from server.errors import DatabaseError
+from server.engines import only_migration, open_engine
+from server.errors import BadRequest, DatabaseError
+from shared.errors import WeftError
 
-BUSY_TIMEOUT_MS = 15_000
+__all__ = [
+    "BATCH_ROWS",
+    "check_current",
+    "downgrade",
+    "migrate",
+    "migrations_dir",
+    "open_engine",
+    "reading",
+    "writing",
+]
 
 #: Most rows that one write transaction inserts or updates, so that others are not kept waiting.
 BATCH_ROWS = 1_000
 
-PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
-)
-
-
-def open_engine(url: str) -> Engine:
-    """An engine for `url`; on SQLite with the pragmas above, and the folder made if needed."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, poolclass=QueuePool, pool_size=10, max_overflow=40)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, below
-    cursor = connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+#: One snapshot for all that is read; PostgreSQL would else take a new one for each statement.
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
     """A session that sees one snapshot and changes nothing."""
-    with _seam(), Session(engine, expire_on_commit=False) as session:
+    bind = engine.execution_options(**({} if engine.dialect.name == "sqlite" else _SNAPSHOT))
+    with _seam(), Session(bind, expire_on_commit=False) as session:
         yield session
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Session]:
-    """A session in one write transaction: committed at the end, rolled back on an exception."""
-    bind = engine.execution_options(writes=True)
+def writing(engine: Engine, alone: bool = True) -> Iterator[Session]:
+    """A session in one write transaction: committed at the end, rolled back on an exception.
+
+    `alone=False` lets PostgreSQL run it beside others of its kind (never beside one that is alone).
+    Such code must lock each row that it decides by (`with_for_update`), or change it by one
+    conditional UPDATE. Raises DatabaseError; errors of constraints are left to the caller.
+    """
+    bind = engine.execution_options(writes="alone" if alone else "beside")
     with _seam(), Session(bind, expire_on_commit=False) as session, session.begin():
         yield session
 
@@ -81,15 +67,64 @@ def _seam() -> Iterator[None]:
     """Trouble of the driver becomes ours; a broken constraint stays for the caller to explain."""
     try:
         yield
+    except NoneFree as error:
+        raise DatabaseError("busy", "all connections of this process stayed in use") from error
     except DBAPIError as error:
-        text = str(error.orig).lower()
-        if "full" in text or "no space" in text:
-            raise DatabaseError("no_space", "the database cannot grow: disk full") from error
-        if "locked" in text or "busy" in text:
-            raise DatabaseError("busy", "the database stayed locked too long") from error
-        if "malformed" in text or "not a database" in text or "disk i/o" in text:
-            raise DatabaseError("damaged", f"the database cannot be read: {error.orig}") from error
-        raise
+        ours = _as_ours(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _as_ours(error: DBAPIError) -> WeftError | None:
+    if isinstance(error, DataError):
+        return BadRequest("invalid", f"a value cannot be stored: {_first_line(error)}")
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None and type(error.orig).__module__.startswith("psycopg"):
+        # No state: it never came to an answer of PostgreSQL.
+        lost = error.connection_invalidated or type(error.orig).__name__ == "OperationalError"
+        return DatabaseError("unreachable", _first_line(error)) if lost else None
+    return _of_state(state, error) if state else _of_sqlite(error)
+
+
+#: SQLSTATE, or its class (two digits) -> our code. PostgreSQL's manual, appendix A.
+STATES = {
+    "08": "unreachable",
+    "28": "unreachable",  # user or password
+    "3D000": "unreachable",  # no such database
+    "25006": "forbidden",  # a standby
+    "25P03": "busy",  # this process stood still in the middle of the transaction
+    "40": "busy",  # deadlock, serialization
+    "42501": "forbidden",
+    "53100": "no_space",
+    "53": "busy",  # memory, connections
+    "55P03": "busy",  # lock_timeout
+    "57014": "busy",  # statement_timeout
+    "57P": "unreachable",  # it is stopping or starting
+    "58": "damaged",  # its files cannot be read
+    "XX001": "damaged",
+    "XX002": "damaged",
+}
+
+
+def _of_state(state: str, error: DBAPIError) -> DatabaseError | None:
+    code = STATES.get(state) or STATES.get(state[:3]) or STATES.get(state[:2])
+    return DatabaseError(code, f"{_first_line(error)} ({state})") if code else None
+
+
+def _of_sqlite(error: DBAPIError) -> DatabaseError | None:
+    text = str(error.orig).lower()
+    if "full" in text or "no space" in text:
+        return DatabaseError("no_space", "the database cannot grow: disk full")
+    if "locked" in text or "busy" in text:
+        return DatabaseError("busy", "the database stayed locked too long")
+    if "malformed" in text or "not a database" in text or "disk i/o" in text:
+        return DatabaseError("damaged", f"the database cannot be read: {error.orig}")
+    return None
+
+
+def _first_line(error: DBAPIError) -> str:
+    return next(iter(str(error.orig).splitlines()), "the connection was lost")
 
 
 def migrations_dir() -> Path:
@@ -106,14 +141,14 @@ def _config(url: str) -> Config:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema of the database at `url` up to `revision`."""
-    with _seam():
+    """Bring the schema of the database at `url` up to `revision`; processes do so in turn."""
+    with _seam(), only_migration(url):
         command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take the schema of the database at `url` back to `revision` (`base`: empty)."""
-    with _seam():
+    with _seam(), only_migration(url):
         command.downgrade(_config(url), revision)
 
 

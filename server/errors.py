@@ -36,6 +36,9 @@ class BadRequest(UserError):
         "method_not_allowed": "Use a method that this address offers; see /docs.",
         "bad_cursor": "Take `next` of the previous page as it is, or start without a cursor.",
         "too_large": "Send a smaller body, or raise the limit in the server's settings.",
+        "headers_too_large": "Send fewer or shorter headers.",
+        "query_too_long": "Send fewer or shorter parameters.",
+        "rate_limited": "Wait for as long as `Retry-After` says.",
         "wrong_type": "Send the body with the Content-Type that is named.",
         "incomplete": "Send the whole body again.",
         "unauthorized": "Send `Authorization: Bearer <key>` with a valid key.",
@@ -164,6 +167,8 @@ class DatabaseError(OperationError):
         "damaged": "Stop the server and restore a backup.",
         "not_migrated": "Run `weft migrate`, or set WEFT_AUTO_MIGRATE=true.",
         "in_use": "Stop the other server process: SQLite serves one at a time.",
+        "unreachable": "Check WEFT_DATABASE_URL, and that PostgreSQL runs and lets this user in.",
+        "forbidden": "Give the database user the right to create and change tables, on a primary.",
     }
 
 
@@ -185,6 +190,8 @@ class ServerError(OperationError):
     area = "service"
     codes: ClassVar[dict[str, str]] = {
         "internal": "Look for the request_id in the server's log, and report it.",
+        "overloaded": "Wait for as long as `Retry-After` says; if it stays, add a server process.",
+        "not_ready": "Mend what is named; a server that has just started may need a moment.",
         "interrupted": "Start it again; its work was cut off by a stop of the server.",
         "worker_failed": "Look at the log in the job's folder, and report it.",
     }

@@ -1,4 +1,7 @@
-"""What every test stands on: fixed seeds, no network but loopback (see pyproject.toml)."""
+"""What every test stands on: fixed seeds, no network but loopback (see pyproject.toml).
+
+`WEFT_TEST_DATABASE=postgres` has all tests use a private PostgreSQL instead of SQLite files.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,33 @@ hypothesis.settings.register_profile("weft", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("weft")
 
 
+#: Where the private PostgreSQL listens; the test processes that xdist starts inherit it.
+POSTGRES_URL = "WEFT_TEST_POSTGRES_URL"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start PostgreSQL where it is wanted: once, in the process that the others are started by."""
+    wanted = os.environ.get("WEFT_TEST_DATABASE", "sqlite") == "postgres"
+    if not wanted or hasattr(config, "workerinput"):
+        return
+    from tests.postgres import NoPostgres, Postgres
+
+    try:
+        postgres = Postgres()
+    except NoPostgres as error:
+        raise pytest.UsageError(str(error)) from error
+    config.add_cleanup(postgres.stop)
+    os.environ[POSTGRES_URL] = postgres.url
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what only SQLite does where the tests run on PostgreSQL, and the reverse."""
+    other = "sqlite" if POSTGRES_URL in os.environ else "postgres"
+    for item in items:
+        if marker := item.get_closest_marker(other):
+            item.add_marker(pytest.mark.skip(reason=f"only with {other}: {marker.args[0]}"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
     random.seed(0)
@@ -48,6 +78,78 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "weft.db"
     migrate(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """The private PostgreSQL, or None where the tests run on SQLite."""
+    if POSTGRES_URL not in os.environ:
+        yield None
+        return
+    from tests.postgres import Cluster
+
+    cluster = Cluster(os.environ[POSTGRES_URL])
+    yield cluster
+    cluster.close()
+
+
+class Databases:
+    """Gives each data folder its own database, of the kind that the tests run on."""
+
+    def __init__(self, migrated: Path, cluster: Any) -> None:
+        self._migrated, self._cluster = migrated, cluster
+        self._made: dict[Path, str] = {}
+
+    def url(self, folder: Path, migrated: bool = True) -> str:
+        """URL of the folder's database, made at the first call: an empty one, migrated or not."""
+        if folder not in self._made:
+            self._made[folder] = self._make(folder, migrated)
+        return self._made[folder]
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """The variables by which a process that is started finds the folder's database."""
+        return {"WEFT_DATABASE_URL": self.url(folder, migrated=False)} if self._cluster else {}
+
+    def _make(self, folder: Path, migrated: bool) -> str:
+        if self._cluster:
+            return str(self._cluster.copy() if migrated else self._cluster.create())
+        path = folder / "weft.db"
+        if migrated and not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self._migrated, path)
+        return f"sqlite:///{path}"
+
+    def drop(self) -> None:
+        for url in self._made.values() if self._cluster else ():
+            self._cluster.drop(url)
+
+
+@pytest.fixture
+def databases(migrated_database: Path, cluster: Any) -> Iterator[Databases]:
+    """Makes databases for data folders of the test."""
+    databases = Databases(migrated_database, cluster)
+    yield databases
+    databases.drop()
+
+
+@pytest.fixture(scope="session")
+def lasting_databases(migrated_database: Path, cluster: Any) -> Iterator[Databases]:
+    """Makes databases for data folders that several tests share."""
+    databases = Databases(migrated_database, cluster)
+    yield databases
+    databases.drop()
+
+
+@pytest.fixture
+def database_url(databases: Databases, tmp_path: Path) -> str:
+    """URL of a migrated, empty database."""
+    return databases.url(tmp_path / "database")
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases, tmp_path: Path) -> str:
+    """URL of a database without any table."""
+    return databases.url(tmp_path / "unmigrated", migrated=False)
 
 
 class LiveServer:
@@ -87,16 +189,13 @@ class LiveServer:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., LiveServer]]:
+def serve(tmp_path: Path, databases: Databases) -> Iterator[Callable[..., LiveServer]]:
     """Starts servers on a data folder of the test; settings by keyword."""
     running: list[LiveServer] = []
 
     def start(**settings: object) -> LiveServer:
         chosen = {"data_dir": tmp_path / "server", "enrolment_token": "enrol-me-please"} | settings
-        folder = Path(str(chosen["data_dir"]))
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            shutil.copy(migrated_database, folder / "weft.db")
+        chosen.setdefault("database_url", databases.url(Path(str(chosen["data_dir"]))))
         running.append(LiveServer(**chosen).start())
         return running[-1]
 

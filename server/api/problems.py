@@ -31,6 +31,9 @@ STATUS: dict[str, int] = {
     "request.key_invalid": 400,
     "request.key_reused": 422,
     "request.too_large": 413,
+    "request.headers_too_large": 431,
+    "request.query_too_long": 414,
+    "request.rate_limited": 429,
     "request.unauthorized": 401,
     "request.forbidden_origin": 403,
     "request.wrong_type": 415,
@@ -49,6 +52,9 @@ STATUS: dict[str, int] = {
     "storage.no_space": 507,
     "database.no_space": 507,
     "database.busy": 503,
+    "service.overloaded": 503,
+    "service.not_ready": 503,
+    "database.unreachable": 503,
     "blob.unreachable": 503,
 }
 

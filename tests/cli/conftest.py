@@ -106,20 +106,22 @@ class ServerProcess:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, lasting_databases: Any) -> Iterator[str]:
     """URL of a server that the session's tests share."""
-    process = ServerProcess(tmp_path_factory.mktemp("server"))
+    data = tmp_path_factory.mktemp("server")
+    process = ServerProcess(data, **lasting_databases.environment(data))
     yield process.url
     status, err = process.stop()
     assert (status, err) == (0, "")
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+def start_server(tmp_path: Path, databases: Any) -> Iterator[Callable[..., ServerProcess]]:
     started: list[ServerProcess] = []
 
     def start(data: Path, *words: str, **environment: str) -> ServerProcess:
-        started.append(ServerProcess(data, *words, **environment))
+        chosen = {**databases.environment(data), **environment}
+        started.append(ServerProcess(data, *words, **chosen))
         return started[-1]
 
     yield start

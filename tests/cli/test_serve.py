@@ -22,6 +22,7 @@ def test_ends_in_order_when_asked(start_server: Any, tmp_path: Path, number: int
     assert (status, err) == (0, "")
 
 
+@pytest.mark.sqlite("PostgreSQL serves several processes")
 def test_second_server_on_the_same_data_is_refused(start_server: Any, tmp_path: Path) -> None:
     assert start_server(tmp_path).url
     second = start_server(tmp_path)

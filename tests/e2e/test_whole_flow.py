@@ -75,7 +75,7 @@ class Program:
 class Site:
     """A server and its agents in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, databases: Any) -> None:
         self.folder = folder
         self.programs: list[Program] = []
         self.server = self.start(
@@ -84,6 +84,7 @@ class Site:
             WEFT_ENROLMENT_TOKEN=TOKEN,
             WEFT_POLL_INTERVAL="0.2",
             WEFT_DATASET_ROOTS=str(folder),
+            **databases.environment(folder / "server"),
         )
         assert self.server.process.stdout is not None
         said = b""
@@ -129,8 +130,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path)
+def site(tmp_path: Path, databases: Any) -> Iterator[Site]:
+    found = Site(tmp_path, databases)
     yield found
     found.http.close()
     for program in found.programs:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
@@ -22,11 +22,9 @@ DIGEST = "0" * 64
 
 
 @pytest.fixture
-def settings(tmp_path: Path, migrated_database: Path) -> Settings:
-    settings = Settings(data_dir=tmp_path / "server")
-    settings.data_dir.mkdir()
-    shutil.copy(migrated_database, settings.data_dir / "weft.db")
-    return settings
+def settings(tmp_path: Path, databases: Any) -> Settings:
+    folder = tmp_path / "server"
+    return Settings(data_dir=folder, database_url=databases.url(folder))
 
 
 @pytest.fixture

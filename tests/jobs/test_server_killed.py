@@ -27,7 +27,7 @@ class Work:
     def finish(self, refinement_id, folder):
         raise AssertionError("the child never succeeds here")
 
-settings = Settings(data_dir=Path(DATA))
+settings = Settings(data_dir=Path(DATA), database_url=URL)
 Supervisor(settings, open_engine(settings.url), Work()).start()
 threading.Event().wait()
 """
@@ -53,7 +53,8 @@ def test_child_ends_with_the_server_and_goes_on_with_the_next(
     job = enqueue()
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
-    names = f"CHILD, FIFO, DATA = {CHILD!r}, {str(fifo)!r}, {str(settings.data_dir)!r}\n"
+    data, url = str(settings.data_dir), settings.url
+    names = f"CHILD, FIFO, DATA, URL = {CHILD!r}, {str(fifo)!r}, {data!r}, {url!r}\n"
     server = subprocess.Popen([sys.executable, "-c", names + SERVER])
     with fifo.open() as alive:
         assert alive.readline() == "training\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -17,8 +15,8 @@ from server.tables import Base
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'weft.db'}"
+def url(empty_database_url: str) -> str:
+    return empty_database_url
 
 
 def _scripts() -> ScriptDirectory:

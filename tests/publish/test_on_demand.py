@@ -23,10 +23,8 @@ from shared.package import PackageReader
 
 
 @pytest.fixture
-def engine(tmp_path: Path, migrated_database: Path) -> Iterator[Engine]:
-    path = tmp_path / "weft.db"
-    path.write_bytes(migrated_database.read_bytes())
-    engine = open_engine(f"sqlite:///{path}")
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
     yield engine
     engine.dispose()
 

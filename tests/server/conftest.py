@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,18 @@ asyncio.run(start())
 
 
 @pytest.fixture
-def start_alone(checkout: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def start_alone(checkout: Path, databases: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Starts the app in another process, and returns how that ended."""
 
     def start(folder: Path, auto_migrate: bool = True) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", PROGRAM, str(folder), str(auto_migrate)]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command,
+            cwd=checkout,
+            env={**os.environ, **databases.environment(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     return start

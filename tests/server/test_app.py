@@ -121,6 +121,7 @@ def test_pages_follow_each_other_without_gap_or_repeat(server):
     assert names == [f"m{number}" for number in range(7)]
 
 
+@pytest.mark.sqlite("PostgreSQL serves several processes")
 def test_a_second_server_on_the_same_folder_is_refused(server, start_alone):
     ended = start_alone(server.settings.data_dir)
     assert "database.in_use" in ended.stderr

@@ -15,8 +15,8 @@ from server.tables import Base, Device, Model
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'deep' / 'weft.db'}"
+def url(empty_database_url):
+    return empty_database_url
 
 
 def test_the_migrations_make_exactly_the_tables(url):
@@ -42,6 +42,7 @@ def test_down_and_up_again(url):
     migrate(url)
 
 
+@pytest.mark.sqlite("its pragmas")
 def test_sqlite_is_set_up_to_survive(url):
     engine = open_engine(url)
     with engine.connect() as connection:
