@@ -43,6 +43,7 @@ def blobs_of(server: Any) -> set[str]:
     return {path.name for path in server.settings.blobs_dir.glob("??/*")}
 
 
+@pytest.mark.sqlite("the start of one process is no time to remove what others may be using")
 def test_the_next_start_removes_what_no_row_names(fleet: Any, serve: Any, put: Any) -> None:
     fleet.publish(1, 2, b"a package")
     statistics = put(b"statistics")
