@@ -10,19 +10,23 @@ from datetime import timedelta
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from pydantic import BaseModel
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
 from server.api import problems
+from server.api.gate import Gate
 from server.api.middleware import Surroundings
 from server.db import check_current, migrate, open_engine
+from server.devices.group_routes import router as groups
+from server.devices.policy import settling
 from server.devices.presence import Presence
 from server.devices.routes import router as devices
 from server.devices.wire_routes import router as device_plane
 from server.errors import DatabaseError
 from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
+from server.planner.offers import Planning, Published
 from server.publish.on_demand import lossless_package
 from server.publish.orphans import remove_orphans
 from server.publish.refinement import RefinementWork
@@ -31,6 +35,10 @@ from server.registry.routes import router as registry
 from server.rollouts.building import Building
 from server.rollouts.deploy import resume_rollouts
 from server.rollouts.routes import router as rollouts
+from server.service.fleet import Fleet
+from server.service.process import Process
+from server.service.readiness import Readiness
+from server.service.routes import router as service
 from server.settings import Settings
 from server.storage import open_store
 from server.storage.base import BlobStore
@@ -50,6 +58,7 @@ TAGS = [
     {"name": "packages", "description": "Update packages, from a base to a target."},
     {"name": "rollouts", "description": "The movement of devices to a version."},
     {"name": "devices", "description": "Enrolled devices and what they hold."},
+    {"name": "groups", "description": "Saved filters over devices, and what holds for those."},
     {"name": "history", "description": "What happened."},
     {"name": "device plane", "description": "What agents say and hear."},
     {"name": "service", "description": "The server itself."},
@@ -65,13 +74,6 @@ ANYWHERE = (
 )
 
 
-class Health(BaseModel):
-    """The server answers."""
-
-    status: str = "ok"
-    version: str
-
-
 def create_app(settings: Settings) -> FastAPI:
     """The server's app. Its start raises WeftError where something it stands on cannot be used."""
     app = FastAPI(
@@ -83,19 +85,16 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         responses=problems.answers(*ANYWHERE),
         lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
-    app.add_middleware(Surroundings, max_body_bytes=settings.max_body_bytes)
+    app.state.gate = Gate(settings)
+    app.add_middleware(Surroundings, gate=app.state.gate, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
-    for router in (registry, publish, rollouts, devices, history, device_plane):
+    for router in (registry, publish, rollouts, devices, groups, history, device_plane, service):
         app.include_router(router)
-    app.add_api_route("/healthz", _health, tags=["service"], summary="Ask whether it lives")
     return app
-
-
-def _health() -> Health:
-    """Answer as soon as the server is ready for requests."""
-    return Health(version=version("weft"))
 
 
 @asynccontextmanager
@@ -126,6 +125,10 @@ def _start(app: FastAPI) -> ExitStack:
             remove_orphans(engine, blobs)
         resume_rollouts(engine)
         app.state.engine, app.state.blobs = engine, blobs
+        app.state.readiness = Readiness(engine, blobs)
+        app.state.registry = CollectorRegistry()
+        app.state.registry.register(Process(engine, app.state.gate))
+        app.state.registry.register(Fleet(engine))
         _start_workers(app, stack, engine, blobs)
         return stack.pop_all()
 
@@ -135,8 +138,13 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     app.state.presence = Presence(engine)
     app.state.presence.start()
     stack.callback(app.state.presence.stop)
-    app.state.building = Building(lambda w: lossless_package(engine, blobs, w.version_id))
-    stack.callback(app.state.building.close)
+    policies = settling(engine)
+    policies.start()
+    stack.callback(policies.stop)
+    building = Building(lambda w: lossless_package(engine, blobs, w.version_id, w.base_id))
+    stack.callback(building.close)
+    app.state.building = building
+    app.state.planning = Planning(Published(), settings.update_budget, building.unbuildable)
     work = RefinementWork(settings, engine, blobs)
     app.state.supervisor = Supervisor(settings, engine, work)
     app.state.supervisor.start()

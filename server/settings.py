@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.logs import LogFormat, LogLevel
 from shared.errors import BadConfig
 from shared.wire import check_token
 
@@ -73,6 +74,25 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         4 * 1024**2, gt=0, description="Largest JSON body of a request, in bytes."
+    )
+    max_in_work: int = Field(
+        256, ge=0, description="Requests in work above which polls are sent away; 0: no limit."
+    )
+    rate_devices: float = Field(
+        50.0, ge=0, description="Requests a second of one device; 0: no limit, as below."
+    )
+    rate_enrolments: float = Field(
+        20.0, ge=0, description="Requests a second of one address that enrols, or has no token."
+    )
+    rate_others: float = Field(
+        200.0, ge=0, description="Requests a second of one address on the management plane."
+    )
+    rate_burst: float = Field(
+        10.0, ge=0, le=3600, description="Seconds' worth of requests that may come at once."
+    )
+    log_format: LogFormat = Field("text", description="Lines of the log: `text` or `json`.")
+    log_level: LogLevel = Field(
+        "info", description="`debug` (with polls), `info`, `warning` or `error`."
     )
 
     @field_validator("model_modules", "dataset_roots", mode="before")

@@ -8,11 +8,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import uvicorn
 
+from server import logs
 from server.cli.options import Json
 from server.cli.output import show_record
 from server.errors import ServerError
@@ -55,11 +56,12 @@ def run(settings: Settings, as_json: bool = False) -> None:
     """Serve with these settings; prints the URL on stdout once requests are answered."""
     from server.app import create_app
 
+    logs.set_up(settings.log_format, settings.log_level)
     app = create_app(settings)
     listening = _listen(settings)
     config = uvicorn.Config(
         app,
-        log_config=_log_config(),
+        log_config=None,
         access_log=False,
         timeout_graceful_shutdown=STOP_GRACE,
         server_header=False,
@@ -99,17 +101,6 @@ def _listen(settings: Settings) -> socket.socket:
         place = f"{settings.host}:{settings.port}"
         raise Unreachable("unreachable", f"cannot listen on {place}: {error.strerror}") from error
     return listening
-
-
-def _log_config() -> dict[str, Any]:
-    """Everything from warnings up, on stderr."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-        "root": {"level": "WARNING", "handlers": ["stderr"]},
-    }
 
 
 def migrate(data_dir: DataDir = None, as_json: Json = False) -> None:

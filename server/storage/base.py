@@ -93,6 +93,16 @@ class BlobStore(ABC):
     def sweep(self, before: datetime) -> int:
         """Remove what was left unfinished before the moment; how many. At a server's start."""
 
+    def check(self) -> None:
+        """Raise NoSpace or BlobError where blobs cannot be written or asked for; cheap."""
+        with self.receive() as incoming:
+            incoming.write(b"0")
+        try:
+            self.size("0" * 64)
+        except BlobError as error:
+            if error.code != "blob.missing":
+                raise
+
     def put(self, source: Path) -> Kept:
         """Copy the file at `source` into the store."""
         with self.receive() as incoming, source.open("rb") as file:

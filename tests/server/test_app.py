@@ -58,7 +58,9 @@ def test_an_unforeseen_error_is_a_problem_too(server, caplog):
     server.app.add_api_route("/broken", broken)
     answer = server.client.get("/broken")
     assert (answer.status_code, answer.json()["code"]) == (500, "service.internal")
-    assert answer.json()["request_id"] in caplog.text
+    (record,) = [r for r in caplog.records if r.name == "weft.http"]
+    assert record.getMessage() == "GET /broken"
+    assert record.exc_info[0] is ZeroDivisionError
 
 
 def test_without_a_key_only_this_machine_is_let_in(server):
