@@ -25,6 +25,7 @@ from shared.errors import WeftError
 
 __all__ = [
     "BATCH_ROWS",
+    "as_ours",
     "check_current",
     "downgrade",
     "migrate",
@@ -74,6 +75,15 @@ def _seam() -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+def as_ours(error: Exception) -> Exception:
+    """What our error is for one of a driver that is used without SQLAlchemy; else the same."""
+    if type(error).__module__.partition(".")[0] in ("sqlite3", "psycopg"):
+        return _as_ours(DBAPIError(None, None, error)) or error
+    if isinstance(error, TimeoutError):
+        return DatabaseError("unreachable", "the database does not answer")
+    return error
 
 
 def _as_ours(error: DBAPIError) -> WeftError | None:

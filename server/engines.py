@@ -99,17 +99,22 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _open_postgres(url: URL, connections: int) -> Engine:
+def session_arguments(url: URL) -> dict[str, Any]:
+    """What a connection to that PostgreSQL is opened with, besides what its URL says."""
     given = url.query.get("options", ())
     options = [f"-c {name}={value}" for name, value in SESSION.items()]
     options += [given] if isinstance(given, str) else given
-    connect: dict[str, Any] = {"options": " ".join(options)}
+    arguments: dict[str, Any] = {"options": " ".join(options)}
     if "connect_timeout" not in url.query:
-        connect["connect_timeout"] = CONNECT_SECONDS
+        arguments["connect_timeout"] = CONNECT_SECONDS
+    return arguments
+
+
+def _open_postgres(url: URL, connections: int) -> Engine:
     try:
         engine = create_engine(
             url,
-            connect_args=connect,
+            connect_args=session_arguments(url),
             pool_pre_ping=True,
             pool_size=connections,
             max_overflow=0,
