@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from server.api import problems
+from server.api import describe, problems
 from server.api.gate import Gate
 from server.api.middleware import Surroundings
 from server.db import check_current, migrate, open_engine
@@ -24,6 +24,7 @@ from server.devices.presence import Presence
 from server.devices.routes import router as devices
 from server.devices.wire_routes import router as device_plane
 from server.errors import DatabaseError
+from server.history.order import adopt_restored
 from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
 from server.planner.offers import Planning, Published
@@ -64,15 +65,6 @@ TAGS = [
     {"name": "service", "description": "The server itself."},
 ]
 
-#: What any route may answer.
-ANYWHERE = (
-    "request.invalid",
-    "request.unauthorized",
-    "request.forbidden_origin",
-    "service.internal",
-    "database.busy",
-)
-
 
 def create_app(settings: Settings) -> FastAPI:
     """The server's app. Its start raises WeftError where something it stands on cannot be used."""
@@ -83,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Errors are `application/problem+json` with a stable `code`; lists are "
         '`{"items": [...], "next": cursor}`; creates accept an `Idempotency-Key`.',
         openapi_tags=TAGS,
-        responses=problems.answers(*ANYWHERE),
+        responses=problems.answers(*describe.ANYWHERE),
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
@@ -92,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gate = Gate(settings)
     app.add_middleware(Surroundings, gate=app.state.gate, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
+    describe.install(app)
     for router in (registry, publish, rollouts, devices, groups, history, device_plane, service):
         app.include_router(router)
     return app
@@ -123,6 +116,7 @@ def _start(app: FastAPI) -> ExitStack:
         blobs.sweep(now() if settings.is_sqlite else now() - UNFINISHED)
         if settings.is_sqlite:
             remove_orphans(engine, blobs)
+        adopt_restored(engine)
         resume_rollouts(engine)
         app.state.engine, app.state.blobs = engine, blobs
         app.state.readiness = Readiness(engine, blobs)

@@ -93,22 +93,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
 
-    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's own way
-
-
-def _describe(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI, with the problems' schema under their own media type."""
-    if app.openapi_schema is None:
-        document = FastAPI.openapi(app)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                for response in operation["responses"].values():
-                    content = response.get("content", {})
-                    if MEDIA_TYPE in content:
-                        content[MEDIA_TYPE] |= content.pop("application/json", {})
-    assert app.openapi_schema is not None
-    return app.openapi_schema
-
 
 def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, WeftError)
