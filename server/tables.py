@@ -233,6 +233,7 @@ class Device(Base):
     """An enrolled device."""
 
     __tablename__ = "devices"
+    __table_args__ = (Index("ix_devices_name", "name"), Index("ix_devices_created_at", "created_at"))
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
@@ -336,6 +337,8 @@ class Rollout(Base):
     state: Mapped[str] = mapped_column(String(20), default="active")
     filter: Mapped[str | None] = mapped_column(Text)
     """Which devices; null: all that run the model."""
+    strategy: Mapped[str] = mapped_column(String(40), default="staged")
+    """Who decides what comes next: a name of `rollouts.strategies`."""
     phases: Mapped[list[Json]] = mapped_column(default=list)
     """[{"percent", "soak_seconds"}], percent cumulative, the last one 100."""
     max_open: Mapped[int | None]
@@ -413,6 +416,9 @@ class Assignment(Base):
     error: Mapped[Json | None]
     result: Mapped[str | None] = mapped_column(String(20))
     created_at: Mapped[datetime] = mapped_column(default=now)
+    admitted_at: Mapped[datetime | None]
+    """When the deadline began to run for a device that is silent; later than `created_at` where
+    an operator had it tried again."""
     reached_at: Mapped[datetime | None]
     """The device's first poll since its admission."""
     offered_at: Mapped[datetime | None]

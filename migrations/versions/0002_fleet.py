@@ -26,6 +26,8 @@ INDEXES = (
     ("rollouts", ["state", "due_at"]),
     ("assignments", ["rollout_id", "state"]),
     ("events", ["transaction", "id"]),
+    ("devices", ["name"]),
+    ("devices", ["created_at"]),
 )
 
 
@@ -47,6 +49,7 @@ def _columns() -> dict[str, tuple[sa.Column[Any], ...]]:
         ),
         "rollouts": (
             sa.Column("filter", sa.Text()),
+            sa.Column("strategy", sa.String(length=40), nullable=False, server_default="staged"),
             sa.Column("phases", sa.JSON(), nullable=False, server_default=ONE_PHASE),
             sa.Column("max_open", sa.Integer()),
             sa.Column("success_percent", sa.Double(), nullable=False, server_default="100"),
@@ -69,6 +72,7 @@ def _columns() -> dict[str, tuple[sa.Column[Any], ...]]:
             sa.Column("size_bytes", sa.BigInteger()),
             sa.Column("from_digest", sa.String(length=64)),
             sa.Column("attempts", sa.Integer(), nullable=False, server_default="1"),
+            sa.Column("admitted_at", MOMENT),
             sa.Column("reached_at", MOMENT),
         ),
         "events": (sa.Column("transaction", sa.BigInteger(), nullable=False, server_default="0"),),
@@ -82,6 +86,7 @@ def upgrade() -> None:
     for table, names in INDEXES:
         op.create_index(f"ix_{table}_{'_'.join(names)}", table, names)
     op.execute("UPDATE rollouts SET started_at = created_at")
+    op.execute("UPDATE assignments SET admitted_at = created_at")
     _create_tables()
     _fill()
 

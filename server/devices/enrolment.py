@@ -7,9 +7,11 @@ import uuid
 from sqlalchemy.orm import Session
 
 from server.auth import new_token, same_secret, token_hash
+from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
 from server.rollouts.deploy import join_newest
+from server.rollouts.draw import lot_of
 from server.settings import Settings
 from server.tables import Device, DeviceModel, now
 from shared.wire import Enrolled, Enrolment
@@ -25,13 +27,15 @@ def check_token(settings: Settings, token: str) -> None:
 
 def enrol(session: Session, enrolment: Enrolment) -> Enrolled:
     """Add the device, and let it join the rollouts of its models."""
-    token = new_token()
+    token, device_id = new_token(), str(uuid.uuid4())
     device = Device(
-        id=str(uuid.uuid4()),
+        id=device_id,
         name=enrolment.name,
         token_hash=token_hash(token),
         generation=1,
         capabilities=enrolment.capabilities.model_dump(),
+        attributes=enrolment.attributes,
+        lot=lot_of(device_id),
         last_seen_at=now(),
     )
     session.add(device)
@@ -45,6 +49,7 @@ def enrol(session: Session, enrolment: Enrolment) -> Enrolled:
             )
         )
     session.flush()
+    settle(session, [device.id])
     told = {"name": device.name, "models": sorted(enrolment.models)}
     record(session, "device.enrolled", told, device_id=device.id)
     for name in enrolment.models:

@@ -1,6 +1,8 @@
-"""What devices send, as OpenAPI shows it; `shared/wire.py` itself knows no OpenAPI."""
+"""What devices send and what is shown of them, for OpenAPI; `shared/wire.py` knows none."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi.openapi.models import Example
 
@@ -14,6 +16,7 @@ ENROLMENT: dict[str, Example] = {
             "token": "the-enrolment-token",
             "models": {"digits": {"slots": [OLD], "current": OLD}},
             "capabilities": {"formats": [1], "methods": {"ka": 1}, "dtypes": ["F32"]},
+            "attributes": {"machine": "aarch64", "gpu": "orin"},
         }
     }
 }
@@ -47,4 +50,46 @@ REPORT: dict[str, Example] = {
             "seconds": 0.4,
         }
     },
+}
+
+DEVICE: dict[str, Any] = {
+    "id": "0b9e1c9e-5b0c-4a55-9a0e-6a8e7f3f1c11",
+    "name": "line3-cam1",
+    "tags": ["canary", "line3"],
+    "attributes": {"machine": "aarch64", "gpu": "orin"},
+    "models": [
+        {
+            "model": "digits",
+            "weights_digest": OLD,
+            "version": 1,
+            "slots": [{"weights_digest": OLD, "version": 1}],
+            "state": "idle",
+            "health": "passed",
+            "assignment": {
+                "id": 7,
+                "rollout": 2,
+                "version": 2,
+                "state": "idle",
+                "held": "over_budget",
+                "held_detail": {"bytes": 44700000, "budget": 65536},
+                "offered_at": None,
+            },
+        }
+    ],
+    "capabilities": {"wire": 1, "agent": "0.1.0"},
+    "poll_interval": 300.0,
+    "update_budget": 65536,
+    "failures": 0,
+    "generation": 4,
+    "last_seen_at": "2026-03-01T10:15:00Z",
+    "created_at": "2026-03-01T09:00:00Z",
+}
+
+GROUP: dict[str, Any] = {
+    "name": "satellites",
+    "filter": "tags==orbit;attr.link==uhf",
+    "poll_interval": 5400.0,
+    "update_budget": 65536,
+    "created_at": "2026-03-01T09:00:00Z",
+    "updated_at": "2026-03-01T09:00:00Z",
 }

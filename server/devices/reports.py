@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
 from server.rollouts.deploy import join_newest
 from server.rollouts.reports import take_assignment_report
-from server.tables import Device, DeviceModel
+from server.tables import Assignment, Device, DeviceModel
 from shared.wire import Report
 
 
@@ -30,14 +32,36 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
         raise BadDevice(
             "counter_reused", f"report {report.counter} comes after {device.report_counter}"
         )
+    before = _state(session, report)
     take_assignment_report(session, device_id, report)
+    _count_failures(device, before, _state(session, report))
     device.report_counter, device.report_digest = report.counter, digest
     if report.capabilities is not None:
         device.capabilities = report.capabilities.model_dump()
+    if report.attributes is not None and report.attributes != device.attributes:
+        record(session, "device.attributes_changed", report.attributes, device_id=device_id)
+        device.attributes = report.attributes
     _store_holding(session, device_id, report)
     if report.assignment is None:
         kept = report.model_dump(include={"model", "result", "weights_digest", "health"})
         record(session, "device.reported", kept, device_id=device_id)
+    settle(session, [device_id])
+
+
+def _state(session: Session, report: Report) -> str | None:
+    """The state of the assignment that the report is about."""
+    wanted = select(Assignment.state).where(Assignment.id == report.assignment)
+    return session.scalar(wanted) if report.assignment is not None else None
+
+
+def _count_failures(device: Device, before: str | None, after: str | None) -> None:
+    """Count updates that ended badly, until one ends well: by what was found, not what was said."""
+    if after == before:
+        return
+    if after == "committed":
+        device.failures = 0
+    elif after in ("failed", "rolled_back"):
+        device.failures += 1
 
 
 def _store_holding(session: Session, device_id: str, report: Report) -> None:
@@ -47,7 +71,8 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
         held = DeviceModel(device_id=device_id, model_name=report.model)
         session.add(held)
     held.weights_digest, held.slots = report.weights_digest, list(report.slots)
-    held.state, held.health = report.state, report.health
+    if report.state != "idle":  # else it is about no update, and judged nothing
+        held.state, held.health = report.state, report.health
     if is_new:  # a model that came to the device after its enrolment
         session.flush()
         join_newest(session, device_id, report.model)

@@ -1,12 +1,11 @@
-"""Routes of devices under /api/v1: what operators see of them."""
+"""Routes of devices under /api/v1: what operators see of them, and change."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Literal, cast
 
-from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -14,127 +13,171 @@ from server.api.context import EngineDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.auth import Operator
-from server.db import reading
+from server.db import reading, writing
+from server.devices.policy import settle
 from server.devices.presence import Presence
+from server.devices.tags import TAG, change_tags, tag_matching
+from server.devices.view import DeviceOut, describe
 from server.errors import BadDevice
-from server.tables import Device, DeviceModel, Model, Version
+from server.filters import devices_where
+from server.history.events import record
+from server.tables import Device, DeviceModel
+from shared.wire import OneLine
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], dependencies=[Operator])
 
+#: What a filter may be refused for.
+FILTER_REFUSALS = ("filter.syntax", "filter.unknown_field", "filter.bad_value", "filter.too_long")
 
-class HeldOut(BaseModel):
-    """What a device holds of one model, as far as it has said."""
+Tag = Annotated[str, StringConstraints(pattern=TAG)]
+DevicePath = Annotated[str, Path(description="Id of the device.")]
 
-    model: str
-    weights_digest: str | None
-    version: int | None = Field(description="Number, where the registry knows the weights.")
-    slots: list[str] = Field(description="Digests of all weights that it holds.")
-    state: str
-    health: str
-
-
-class DeviceOut(BaseModel):
-    """An enrolled device."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "0b9e1c9e-5b0c-4a55-9a0e-6a8e7f3f1c11",
-                    "name": "line3-cam1",
-                    "generation": 4,
-                    "models": [
-                        {
-                            "model": "digits",
-                            "weights_digest": "9f86d081884c7d659a2feaa0c55ad015"
-                            "a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                            "version": 2,
-                            "slots": [],
-                            "state": "committed",
-                            "health": "unverified",
-                        }
-                    ],
-                    "capabilities": {"wire": 1, "agent": "0.1.0"},
-                    "last_seen_at": "2026-03-01T10:15:00Z",
-                    "created_at": "2026-03-01T09:00:00Z",
-                }
-            ]
-        }
-    )
-
-    id: str
-    name: str
-    generation: int
-    models: list[HeldOut]
-    capabilities: dict[str, Any]
-    last_seen_at: datetime | None
-    created_at: datetime
+#: Name of an order -> its key, and whether the largest comes first.
+ORDERS = {
+    "newest": ((Device.created_at, Device.id), True),
+    "name": ((Device.name, Device.id), False),
+    "id": ((Device.id,), False),
+}
 
 
-def _describe(session: Session, device: Device, presence: Presence) -> DeviceOut:
-    query = (
-        select(DeviceModel, Version.number)
-        .outerjoin(Model, Model.name == DeviceModel.model_name)
-        .outerjoin(
-            Version,
-            (Version.model_id == Model.id) & (Version.weights_digest == DeviceModel.weights_digest),
-        )
-        .where(DeviceModel.device_id == device.id)
-        .order_by(DeviceModel.model_name)
-    )
-    held = [
-        HeldOut(
-            model=row.model_name,
-            weights_digest=row.weights_digest,
-            version=number,
-            slots=row.slots,
-            state=row.state,
-            health=row.health,
-        )
-        for row, number in session.execute(query)
-    ]
-    return DeviceOut(
-        id=device.id,
-        name=device.name,
-        generation=device.generation,
-        models=held,
-        capabilities=device.capabilities,
-        last_seen_at=presence.last_seen(device.id, device.last_seen_at),
-        created_at=device.created_at,
-    )
-
-
-def _presence(request: Request) -> Presence:
+async def _presence(request: Request) -> Presence:
     return cast("Presence", request.app.state.presence)
 
 
-@router.get("", summary="List devices", responses=answers("request.bad_cursor"))
+PresenceDep = Annotated[Presence, Depends(_presence)]
+
+
+class DeviceChangeIn(BaseModel):
+    """What to change of a device; what is left out stays."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "line3-cam2", "failures": 0}]}
+    )
+
+    name: OneLine | None = None
+    failures: Literal[0] | None = Field(None, description="0: forget that updates failed.")
+
+    @field_validator("name", "failures")
+    @classmethod
+    def _is_given(cls, value: str | int | None) -> str | int | None:
+        if value is None:
+            raise ValueError("cannot be null")
+        return value
+
+
+class TagsIn(BaseModel):
+    """Tags for all devices that match a filter."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"filter": "attr.gpu==orin", "add": ["canary"], "remove": ["spare"]}]
+        },
+    )
+
+    filter: str = Field(description="Which devices; `id==*`: all.")
+    add: set[Tag] = Field(default_factory=set, max_length=50)
+    remove: set[Tag] = Field(default_factory=set, max_length=50)
+
+
+class TaggedOut(BaseModel):
+    """How many devices matched, and how many of them had not all of it already."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"matched": 40, "changed": 38}]})
+
+    matched: int
+    changed: int
+
+
+@router.get("", summary="List devices", responses=answers("request.bad_cursor", *FILTER_REFUSALS))
 def get_devices(
-    request: Request,
     engine: EngineDep,
     part: SliceDep,
+    presence: PresenceDep,
+    filter_: Annotated[
+        str | None, Query(alias="filter", description="Only devices that match.")
+    ] = None,
     model: Annotated[str | None, Query(description="Only devices that run this model.")] = None,
+    sort: Annotated[Literal["newest", "name", "id"], Query(description="The order.")] = "newest",
 ) -> Page[DeviceOut]:
-    """All devices, by id."""
+    """Devices with what they hold, as far as they have said."""
+    key, descending = ORDERS[sort]
     with reading(engine) as session:
         query = select(Device)
+        if filter_ is not None:
+            query = query.where(devices_where(session, filter_))
         if model is not None:
             runs = select(DeviceModel.device_id).where(DeviceModel.model_name == model)
             query = query.where(Device.id.in_(runs))
-        rows, after = page_of(session, query, Device.id, part)
-        items = [_describe(session, row, _presence(request)) for row in rows]
-        return Page(items=items, next=after)
+        rows, after = page_of(session, query, key, part, descending)
+        return Page(items=describe(session, rows, presence), next=after)
+
+
+@router.post("/tags", summary="Tag many devices", responses=answers(*FILTER_REFUSALS))
+def post_tags(body: TagsIn, engine: EngineDep) -> TaggedOut:
+    """Add tags to, and remove tags from, all devices that match; repeating it changes nothing."""
+    counts = tag_matching(engine, body.filter, body.add, body.remove)
+    return TaggedOut(matched=counts.matched, changed=counts.changed)
 
 
 @router.get("/{device_id}", summary="Show a device", responses=answers("device.not_found"))
-def get_device(
-    device_id: Annotated[str, Path(description="Id of the device.")],
-    request: Request,
-    engine: EngineDep,
-) -> DeviceOut:
+def get_device(device_id: DevicePath, engine: EngineDep, presence: PresenceDep) -> DeviceOut:
     """One device, with what it holds."""
     with reading(engine) as session:
-        device = session.get(Device, device_id)
-        if device is None:
-            raise BadDevice("not_found", f"there is no device {device_id[:64]!r}")
-        return _describe(session, device, _presence(request))
+        return _show(session, device_id, presence)
+
+
+@router.patch("/{device_id}", summary="Change a device", responses=answers("device.not_found"))
+def patch_device(
+    device_id: DevicePath, body: DeviceChangeIn, engine: EngineDep, presence: PresenceDep
+) -> DeviceOut:
+    """Rename it, or forget that its updates failed."""
+    with writing(engine) as session:
+        device = _find(session, device_id)
+        changed = {
+            name: value
+            for name, value in body.model_dump(exclude_unset=True).items()
+            if value != getattr(device, name)
+        }
+        if changed:
+            before = {name: getattr(device, name) for name in changed}
+            record(session, "device.changed", {**changed, "before": before}, device_id=device_id)
+        for name, value in changed.items():
+            setattr(device, name, value)
+        settle(session, [device_id])
+        return _show(session, device_id, presence)
+
+
+@router.put(
+    "/{device_id}/tags/{tag}", summary="Tag a device", responses=answers("device.not_found")
+)
+def put_tag(device_id: DevicePath, tag: Tag, engine: EngineDep, presence: PresenceDep) -> DeviceOut:
+    """Put a tag on one device, if it is not there."""
+    with writing(engine) as session:
+        _find(session, device_id)
+        change_tags(session, [device_id], [tag], [])
+        return _show(session, device_id, presence)
+
+
+@router.delete(
+    "/{device_id}/tags/{tag}", summary="Untag a device", responses=answers("device.not_found")
+)
+def delete_tag(
+    device_id: DevicePath, tag: Tag, engine: EngineDep, presence: PresenceDep
+) -> DeviceOut:
+    """Take a tag off one device, if it is there."""
+    with writing(engine) as session:
+        _find(session, device_id)
+        change_tags(session, [device_id], [], [tag])
+        return _show(session, device_id, presence)
+
+
+def _find(session: Session, device_id: str) -> Device:
+    device = session.get(Device, device_id)
+    if device is None:
+        raise BadDevice("not_found", f"there is no device {device_id[:64]!r}")
+    return device
+
+
+def _show(session: Session, device_id: str, presence: Presence) -> DeviceOut:
+    return describe(session, [_find(session, device_id)], presence)[0]

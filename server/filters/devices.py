@@ -16,11 +16,14 @@ from server.errors import BadFilter
 from server.filters.grammar import parse
 from server.filters.kinds import Column, Condition, Predicate, Text, Time, Whole, refuse
 from server.filters.sql import Field, Subject, column, require_operator, values, where
-from server.filters.syntax import Comparison, comparisons
+from server.filters.syntax import Comparison, Node, comparisons
 from server.tables import Assignment, Device, DeviceModel, DeviceTag, Group, Model, Version
 
 #: Groups inside groups; a circle would go deeper.
 MAX_GROUPS_DEEP = 5
+#: Values in a filter and all the groups that it stands for, each as often as it is named. Far below
+#: what databases bear: 1000 levels in an expression of SQLite.
+MAX_VALUES_IN_ALL = 600
 
 #: Name of a group -> the condition on its members.
 Members = Callable[[str], Condition]
@@ -28,7 +31,7 @@ Members = Callable[[str], Condition]
 
 def devices_where(session: Session, text: str) -> Condition:
     """The condition on Device that a filter stands for. Raises BadFilter."""
-    return _where(session, text, 0)
+    return _where(session, parse(text), 0, [0])
 
 
 def groups_named(text: str) -> set[str]:
@@ -37,15 +40,19 @@ def groups_named(text: str) -> set[str]:
     return {"*".join(value.pieces) for comparison in named for value in comparison.values}
 
 
-def _where(session: Session, text: str, depth: int) -> Condition:
+def _where(session: Session, node: Node, depth: int, count: list[int]) -> Condition:
+    """The condition, `depth` groups down; `count` has the values so far."""
+    count[0] += sum(len(comparison.values) for comparison in comparisons(node))
     if depth > MAX_GROUPS_DEEP:
         raise BadFilter("too_long", f"groups are nested more than {MAX_GROUPS_DEEP} deep")
+    if count[0] > MAX_VALUES_IN_ALL:
+        raise BadFilter("too_long", f"with its groups it has more than {MAX_VALUES_IN_ALL} values")
 
     def members(name: str) -> Condition | None:
         found = session.scalar(select(Group.filter).where(Group.name == name))
-        return None if found is None else _where(session, found, depth + 1)
+        return None if found is None else _where(session, parse(found), depth + 1, count)
 
-    return where(subject(members), parse(text))
+    return where(subject(members), node)
 
 
 def subject(members: Callable[[str], Condition | None]) -> Subject:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,9 +32,8 @@ DIGESTS = ("1" * 64, "2" * 64, "f" * 64)
 
 
 @pytest.fixture
-def engine(tmp_path: Path, migrated_database: Path) -> Iterator[Engine]:
-    shutil.copy(migrated_database, tmp_path / "weft.db")
-    engine = open_engine(f"sqlite:///{tmp_path / 'weft.db'}")
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
     yield engine
     engine.dispose()
 
