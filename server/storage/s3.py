@@ -73,7 +73,7 @@ def connect(place: Place) -> Any:
         s3=style,
     )
     with _seam(place.bucket):
-        return boto3.client(
+        return boto3.Session().client(
             "s3",
             endpoint_url=place.endpoint or None,
             region_name=place.region or None,
