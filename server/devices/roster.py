@@ -66,8 +66,9 @@ class SqliteRoster:
 
     def __init__(self, engine: Engine) -> None:
         pooled = engine.raw_connection()
+        connection: Any = pooled.driver_connection
         pooled.detach()
-        self._connection: Any = pooled.driver_connection
+        self._connection = connection
         self._connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         self._query = _text(engine, Device.token_hash == bindparam("token_hash"))
 
