@@ -6,13 +6,14 @@
    another outcome than before makes a new generation, hence a new ETag
 4. packages that are missing are asked for, after the transaction
 
-A held assignment is planned anew at every poll: whatever it waits for (a published package) needs
-to notify nobody.
+A held assignment is planned anew at every poll: whatever it waits for (a published package, a
+larger budget) needs to notify nobody. Every offer is an event with its way and its bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Engine, Row, select
 from sqlalchemy.orm import Session
@@ -20,9 +21,10 @@ from sqlalchemy.orm import Session
 from server.api.files import is_known
 from server.db import reading, writing
 from server.history.events import ids_of, record
-from server.planner.offers import plan_for
-from server.planner.plan import Build, Download, FullPackage, Hold, Plan
-from server.tables import Assignment, Device, DeviceModel, Model, Package, Rollout, Version, now
+from server.planner.offers import Planned, Planning
+from server.planner.paths import Offer, Path
+from server.planner.plan import Build, Download, Hold, Wanted, bytes_of, way_of
+from server.tables import Assignment, Device, DeviceModel, Json, Model, Rollout, Version, now
 from shared.wire import PACKAGES_PATH, Desired, DesiredModel, PackageOffer
 
 
@@ -32,7 +34,7 @@ class Answer:
 
     generation: int
     desired: Desired | None = None
-    wanted: list[FullPackage] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
 
 
 def etag_of(generation: int) -> str:
@@ -40,7 +42,9 @@ def etag_of(generation: int) -> str:
     return f'"{generation}"'
 
 
-def answer_poll(engine: Engine, device_id: str, if_none_match: str | None) -> Answer:
+def answer_poll(
+    engine: Engine, device_id: str, if_none_match: str | None, planning: Planning
+) -> Answer:
     """The answer to a poll of a device that is known."""
     with reading(engine) as session:
         generation, waits = _glance(session, device_id)
@@ -48,7 +52,7 @@ def answer_poll(engine: Engine, device_id: str, if_none_match: str | None) -> An
     if told and not waits:  # 1
         return Answer(generation)
     with writing(engine) as session:
-        answer = _plan_all(session, device_id)
+        answer = _plan_all(session, device_id, planning)
     if told and answer.generation == generation:
         return Answer(generation, wanted=answer.wanted)
     return answer
@@ -66,7 +70,7 @@ def _glance(session: Session, device_id: str) -> tuple[int, bool]:
     return generation, waits
 
 
-def _plan_all(session: Session, device_id: str) -> Answer:
+def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
     device = session.get_one(Device, device_id)
     query = (
         select(Assignment, Rollout, Version, Model, DeviceModel)
@@ -81,14 +85,14 @@ def _plan_all(session: Session, device_id: str) -> Answer:
         .order_by(Model.name)
     )
     models: list[DesiredModel] = []
-    wanted: list[FullPackage] = []
+    wanted: list[Wanted] = []
     for row in session.execute(query):
         assignment, _, version, model, held = row
-        plan = plan_for(session, device, held, version)  # 2
-        _store(session, device, row, plan)  # 3
-        if isinstance(plan, Build):
-            wanted.append(plan.wanted)
-        models.append(_describe(session, model, version, assignment))
+        planned = planning.plan_for(session, device, held, version, assignment)  # 2
+        path = _store(session, device, row, planned)  # 3
+        if isinstance(planned.plan, Build):
+            wanted.append(planned.plan.wanted)
+        models.append(_describe(model, version, assignment, path))
     return Answer(device.generation, Desired(models=models), wanted)
 
 
@@ -96,46 +100,88 @@ def _store(
     session: Session,
     device: Device,
     row: Row[Assignment, Rollout, Version, Model, DeviceModel],
-    plan: Plan,
+    planned: Planned,
+) -> Path:
+    """Keep the plan's outcome on the assignment, if it is another one; returns what is offered."""
+    found, unknown = planned.plan, planned.unknown
+    about = {"unknown_weights": unknown} if unknown else {}
+    if isinstance(found, Build | Hold):
+        detail = {**(found.detail or {}), **about}
+        _hold(session, device, row[0], row[1], found.reason, detail)
+        return ()
+    path = found.packages if isinstance(found, Download) else ()
+    _offer(session, device, row[0], row[1], path, about)
+    return path
+
+
+def _hold(
+    session: Session,
+    device: Device,
+    assignment: Assignment,
+    rollout: Rollout,
+    reason: str,
+    detail: Json,
 ) -> None:
-    """Keep the plan's outcome on the assignment, if it is another one."""
-    assignment, rollout = row[0], row[1]
-    reason = plan.reason if isinstance(plan, Build | Hold) else None
-    package_id = plan.offer.package_id if isinstance(plan, Download) else None
-    before = (assignment.held, assignment.package_id, assignment.offered_at is None)
-    if before == (reason, package_id, reason is not None):
+    """Tell why nothing is offered.
+
+    Packages that were offered before stay noted: the device may hold a part of them, and goes on
+    from there where they are offered again.
+    """
+    if (assignment.held, assignment.held_detail or {}) == (reason, detail):
         return
-    told_before = assignment.held is not None or assignment.offered_at is not None
-    assignment.held, assignment.package_id = reason, package_id
-    if reason is None:
-        assignment.state, kind = "offered", "assignment.offered"
-        assignment.offered_at = assignment.offered_at or now()
-    else:
-        kind = "assignment.held"
-    if told_before:
+    if assignment.held != reason:
+        _tell_anew(device, assignment)
+    assignment.held, assignment.held_detail = reason, detail or None
+    told = {"reason": reason, **detail}
+    record(session, "assignment.held", told, **ids_of(assignment, rollout))
+
+
+def _offer(
+    session: Session,
+    device: Device,
+    assignment: Assignment,
+    rollout: Rollout,
+    path: Path,
+    about: Json,
+) -> None:
+    """Offer the packages of `path`, one or a chain; none: the device only switches."""
+    ids = [offer.package_id for offer in path]
+    chain, last = (ids if len(ids) > 1 else None), (ids[-1] if ids else None)
+    is_told = assignment.held is None and assignment.offered_at is not None
+    if is_told and (assignment.package_id, assignment.chain) == (last, chain):
+        return
+    _tell_anew(device, assignment)
+    assignment.held = assignment.held_detail = None
+    assignment.package_id, assignment.chain, assignment.size_bytes = last, chain, bytes_of(path)
+    assignment.state, assignment.offered_at = "offered", assignment.offered_at or now()
+    told: dict[str, Any] = {"way": way_of(path), "bytes": bytes_of(path), "packages": ids, **about}
+    record(session, "assignment.offered", told, **ids_of(assignment, rollout))
+
+
+def _tell_anew(device: Device, assignment: Assignment) -> None:
+    """Make a new generation, where the device has heard of the assignment before."""
+    if assignment.held is not None or assignment.offered_at is not None:
         device.generation += 1
-    record(session, kind, {"reason": reason} if reason else {}, **ids_of(assignment, rollout))
 
 
-def _describe(
-    session: Session, model: Model, version: Version, assignment: Assignment
-) -> DesiredModel:
-    offer = None
-    if assignment.package_id is not None:
-        package = session.get_one(Package, assignment.package_id)
-        base = session.get(Version, package.base_version_id) if package.base_version_id else None
-        offer = PackageOffer(
-            sha256=package.sha256,
-            size=package.size_bytes,
-            url=f"{PACKAGES_PATH}/{package.sha256}",
-            base_digest=base.weights_digest if base is not None else None,
-            method=package.method,
-        )
+def _describe(model: Model, version: Version, assignment: Assignment, path: Path) -> DesiredModel:
+    offers = [_package_offer(offer) for offer in path]
     return DesiredModel(
         model=model.name,
         version=version.number,
         weights_digest=version.weights_digest,
         assignment=assignment.id,
-        package=offer,
+        package=offers[0] if len(offers) == 1 else None,
+        chain=offers if len(offers) > 1 else None,
         held=assignment.held,
+    )
+
+
+def _package_offer(offer: Offer) -> PackageOffer:
+    return PackageOffer(
+        sha256=offer.sha256,
+        size=offer.size,
+        url=f"{PACKAGES_PATH}/{offer.sha256}",
+        base_digest=offer.base,
+        method=offer.needs.method,
     )

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.api.context import BlobsDep, EngineDep, SettingsDep
 from server.api.files import DOCUMENTED, blob_response
 from server.api.problems import answers
@@ -21,6 +22,7 @@ from server.devices.examples import ENROLMENT, REPORT
 from server.devices.presence import Presence
 from server.devices.reports import take_report
 from server.errors import BadDevice
+from server.planner.offers import Planning
 from server.rollouts.building import Building
 from server.settings import Settings
 from server.tables import DeviceModel, Model, Package
@@ -44,12 +46,17 @@ async def _building(request: Request) -> Building:
     return cast("Building", request.app.state.building)
 
 
+async def _planning(request: Request) -> Planning:
+    return cast("Planning", request.app.state.planning)
+
+
 async def _raw_body(request: Request) -> bytes:
     return await request.body()
 
 
 PresenceDep = Annotated[Presence, Depends(_presence)]
 BuildingDep = Annotated[Building, Depends(_building)]
+PlanningDep = Annotated[Planning, Depends(_planning)]
 RawBody = Annotated[bytes, Depends(_raw_body)]
 
 POLL_HEADERS = {
@@ -94,11 +101,12 @@ def get_desired(
     settings: SettingsDep,
     presence: PresenceDep,
     building: BuildingDep,
+    planning: PlanningDep,
     if_none_match: Annotated[str | None, Header(description="ETag of the last answer.")] = None,
 ) -> Response:
     """The versions that the device should run, and the packages that take it there."""
     presence.saw(device_id)
-    answer = answer_poll(engine, device_id, if_none_match)
+    answer = answer_poll(engine, device_id, if_none_match, planning)
     for wanted in answer.wanted:
         building.ask(wanted)
     headers = {
@@ -139,6 +147,7 @@ def get_package(
     """The bytes of a published package of a model that the device runs."""
     with reading(engine) as session:
         package = _package_of(session, device_id, sha256)
+    logs.sends_package(package.method)
     return blob_response(request, blobs, package.sha256, f"{package.sha256[:16]}.weft")
 
 

@@ -98,7 +98,7 @@ def test_a_device_that_cannot_decode_is_held_until_something_suits(fleet):
     device = fleet.enrol(fleet.digests[0], capabilities={"methods": {"direct": 1}})
     fleet.roll_out(2)
     held = fleet.poll(device)
-    assert held.json()["models"][0]["held"] == "no_suitable_package"
+    assert held.json()["models"][0]["held"] == "cannot_decode"
     assert fleet.poll(device, held.headers["etag"]).status_code == 304
     more = {"result": "failed_no_change", "state": "failed", "slots": fleet.digests}
     fleet.report(device, None, fleet.digests[0], **more)

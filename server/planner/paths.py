@@ -1,0 +1,85 @@
+"""The cheapest way through the published packages of a model. Pure.
+
+Weights are the places, by their digests, and packages the roads between them: from a base to a
+target, or from nothing (`None`) for a `full` one. It costs bytes, and it may be only so long.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from server.planner.abilities import Needs
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A published package: from `base` (None: from nothing) to `target`, digests in hex."""
+
+    package_id: int
+    base: str | None
+    target: str
+    needs: Needs
+    size: int
+    sha256: str = ""
+
+
+Path: TypeAlias = tuple[Offer, ...]
+
+
+class Packages:
+    """The published packages of one model, by what they start from."""
+
+    def __init__(self, offers: Iterable[Offer] = ()) -> None:
+        self._from: dict[str, list[Offer]] = {}
+        self.by_id: dict[int, Offer] = {}
+        for offer in offers:
+            self._from.setdefault(_place(offer.base), []).append(offer)
+            self.by_id[offer.package_id] = offer
+
+    def has(self, base: str | None, target: str, method: str) -> bool:
+        """Whether there is a package of that method between the two."""
+        return any(
+            o.target == target and o.needs.method == method
+            for o in self._from.get(_place(base), ())
+        )
+
+    def cheapest(
+        self,
+        starts: Collection[str | None],
+        target: str,
+        most: int,
+        usable: Callable[[Offer], bool],
+    ) -> Path | None:
+        """The way of fewest bytes to `target` from any of `starts`, of at most `most` packages.
+
+        Of two that cost the same, the one with fewer packages, then the one with the older ones.
+        Dijkstra's algorithm, with the number of packages as a second cost: a place that was left
+        with fewer bytes is left again by a way of fewer packages, which may still go on where the
+        first one must end.
+        """
+        waiting: list[tuple[int, int, tuple[int, ...], str]] = [
+            (0, 0, (), _place(start)) for start in starts
+        ]
+        heapq.heapify(waiting)
+        fewest: dict[str, int] = {}
+        while waiting:
+            bytes_, hops, ids, place = heapq.heappop(waiting)
+            if place == target:
+                return tuple(self.by_id[id_] for id_ in ids)
+            if hops >= fewest.get(place, most):
+                continue
+            fewest[place] = hops
+            for offer in self._from.get(place, ()):
+                is_last = hops + 1 == most
+                if (offer.target == target or not is_last) and usable(offer):
+                    label = (bytes_ + offer.size, hops + 1, (*ids, offer.package_id), offer.target)
+                    heapq.heappush(waiting, label)
+        return None
+
+
+def _place(digest: str | None) -> str:
+    """A place by its name, which sorts; nothing has the empty one."""
+    return digest or ""
