@@ -1,6 +1,9 @@
-"""The history of one update, as an operator reads it."""
+"""The history of one update, as an operator reads it; pages, filters, things that are not there."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import quote
 
 
 def test_the_whole_story_in_order(fleet):
@@ -9,20 +12,19 @@ def test_the_whole_story_in_order(fleet):
     rollout = fleet.roll_out(2)
     fleet.report(device, fleet.offer(device)["assignment"], fleet.digests[1], seconds=2.0)
     events = fleet.call("GET", "/api/v1/events?order=oldest")["items"]
-    assert [e["kind"] for e in events] == [
+    kinds = [e["kind"] for e in events]
+    assert kinds[:5] == [
         "model.created",
         "version.uploaded",
         "version.uploaded",
         "device.enrolled",
         "rollout.created",
-        "assignment.offered",
-        "assignment.committed",
-        "rollout.finished",
     ]
-    committed = events[-2]
+    assert kinds.index("assignment.offered") < kinds.index("assignment.committed")
+    committed = events[kinds.index("assignment.committed")]
     assert committed["device_id"] == device["device_id"]
     assert committed["rollout_id"] == rollout["id"]
-    assert committed["package_id"] is not None
+    assert None not in (committed["package_id"], committed["version_id"], committed["model_id"])
     assert committed["data"]["seconds"] == 2.0
     newest = fleet.call("GET", "/api/v1/events")["items"]
     assert newest == events[::-1]
@@ -37,8 +39,64 @@ def test_filters_and_pages(fleet):
     mine = get("GET", f"/api/v1/events?device_id={device['device_id']}")["items"]
     assert [e["kind"] for e in mine] == ["device.enrolled"]
     assert len(get("GET", "/api/v1/events?model=m")["items"]) == 3
-    assert get("GET", "/api/v1/events?model=other")["items"] == []
     first = get("GET", "/api/v1/events?limit=2&order=oldest")
     second = get("GET", f"/api/v1/events?limit=2&order=oldest&cursor={first['next']}")
     assert [e["id"] for e in first["items"] + second["items"]] == [1, 2, 3, 4]
     assert second["next"] is None
+
+
+def test_an_rsql_filter_goes_with_the_other_parameters(fleet):
+    device = fleet.enrol(fleet.digests[0])["device_id"]
+    wanted = quote(f"kind==device.*;device=={device},version==2")
+    found = fleet.call("GET", f"/api/v1/events?order=oldest&filter={wanted}")["items"]
+    assert [e["kind"] for e in found] == ["version.uploaded", "device.enrolled"]
+    found = fleet.call("GET", f"/api/v1/events?kind=device&filter={wanted}")["items"]
+    assert [e["kind"] for e in found] == ["device.enrolled"]
+
+
+def test_since_and_until_bound_the_time(fleet):
+    first, second, _ = fleet.call("GET", "/api/v1/events?order=oldest")["items"]
+    at = quote(second["at"])
+    before = fleet.call("GET", f"/api/v1/events?until={at}")["items"]
+    assert [e["id"] for e in before] == [first["id"]]
+    since = fleet.call("GET", f"/api/v1/events?order=oldest&since={at}")["items"]
+    assert [e["id"] for e in since] == [2, 3]
+
+
+def test_a_device_and_a_model_have_their_own_history(fleet):
+    one, other = fleet.enrol(fleet.digests[0]), fleet.enrol(fleet.digests[0])
+    path = f"/api/v1/devices/{one['device_id']}/events"
+    found = fleet.call("GET", path)["items"]
+    assert [(e["kind"], e["device_id"]) for e in found] == [("device.enrolled", one["device_id"])]
+    found = fleet.call("GET", "/api/v1/models/m/events?order=oldest&filter=version==2")["items"]
+    assert [e["kind"] for e in found] == ["version.uploaded"]
+    assert other["device_id"] != one["device_id"]
+
+
+REFUSED = [
+    ("events?model=typo", 404, "model.not_found"),
+    ("models/typo/events", 404, "model.not_found"),
+    ("devices/typo/events", 404, "device.not_found"),
+    ("events?filter=kind=", 422, "filter.syntax"),
+    ("events?filter=nothing==1", 422, "filter.unknown_field"),
+    ("events?since=2026-03-01T10:00:00", 422, "request.invalid"),
+    ("events?since=0001-01-01T00:00:00%2B23:00", 422, "request.invalid"),
+    ("events?version_id=9999999999999999999999", 422, "request.invalid"),
+    ("events?kind=%00", 422, "request.invalid"),
+    ("events?cursor=WzFd", 400, "request.bad_cursor"),
+    ("events?cursor=WzEsLTFd", 400, "request.bad_cursor"),
+    ("events/export?filter=kind=", 422, "filter.syntax"),
+    ("events/follow?model=typo", 404, "model.not_found"),
+    ("events/follow?cursor=x", 400, "request.bad_cursor"),
+]
+
+
+def test_what_cannot_be_is_refused_with_a_code(fleet):
+    for path, status, code in REFUSED:
+        answer = fleet.call("GET", f"/api/v1/{path}", status=status)
+        assert answer["code"] == code, path
+
+
+def test_moments_are_in_utc(fleet):
+    at = datetime.fromisoformat(fleet.call("GET", "/api/v1/events")["items"][0]["at"])
+    assert at.utcoffset() == UTC.utcoffset(None)
