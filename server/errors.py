@@ -105,6 +105,9 @@ class BadUpdate(UserError):
     codes: ClassVar[dict[str, str]] = {
         "not_found": "Run `weft packages list` to see the packages.",
         "other_model": "Choose a base and a target of the same model.",
+        "below_accuracy": "Choose another method or a finer one, or lower what you ask for.",
+        "not_measurable": "Create the model with an architecture: without it nothing is measured.",
+        "weights_removed": "Choose versions whose weights are still there.",
     }
 
 

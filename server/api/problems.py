@@ -39,6 +39,7 @@ STATUS: dict[str, int] = {
     "request.wrong_type": 415,
     "request.bad_range": 416,
     "version.exists": 409,
+    "update.weights_removed": 409,
     "refinement.not_cancellable": 409,
     "rollout.not_active": 409,
     "device.enrolment_closed": 403,
