@@ -17,7 +17,6 @@ from server.db import BATCH_ROWS, reading, writing
 from server.errors import BadRollout
 from server.history.events import ids_of, record
 from server.rollouts.states import BEFORE_SWAP
-from server.rollouts.strategies import Snapshot, all_at_once
 from server.tables import Assignment, Device, DeviceModel, Model, Rollout, Version, now
 
 
@@ -61,9 +60,7 @@ def admit_batch(session: Session, rollout: Rollout) -> int:
     """Admit the next devices of the model, at most BATCH_ROWS; returns how many."""
     if newest_rollout(session, rollout.model_id) is not rollout:
         return 0
-    counted = select(func.count()).where(Assignment.rollout_id == rollout.id)
-    snapshot = Snapshot(_waiting(session, rollout), session.scalar(counted) or 0)
-    chosen = all_at_once.admit(snapshot)
+    chosen = _waiting(session, rollout)
     _admit(session, rollout, chosen)
     end_if_done(session, rollout)
     return len(chosen)

@@ -1,13 +1,14 @@
-"""Which devices are admitted now: pure functions of a snapshot, one file each."""
+"""Strategies: what a rollout does next. One pure function a file, and one line here.
 
-from __future__ import annotations
+The contract is the docstring of `base.py`.
+"""
 
-from dataclasses import dataclass
+from typing import Final
 
+from server.rollouts.strategies import doubling, staged
+from server.rollouts.strategies.base import Strategy
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A rollout at one moment: ids of devices not yet in it, and how many are."""
-
-    waiting: tuple[str, ...]
-    admitted: int
+STRATEGIES: Final[dict[str, Strategy]] = {
+    "staged": staged.decide,
+    "doubling": doubling.decide,
+}
