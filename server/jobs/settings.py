@@ -13,7 +13,9 @@ class JobSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="WEFT_JOBS_", extra="ignore", frozen=True)
 
-    at_once: int = Field(1, ge=1, le=64, description="Refinements that run at the same time.")
+    at_once: int = Field(
+        1, ge=0, le=64, description="Refinements that run at the same time; 0: only in workers."
+    )
     nice: int = Field(
         10, ge=0, le=19, description="How far a refinement steps back for others; 19 is furthest."
     )
@@ -22,6 +24,12 @@ class JobSettings(BaseSettings):
     )
     attempts: int = Field(
         3, ge=1, le=20, description="How often a refinement is started before it counts as failed."
+    )
+    lost_after: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="Seconds of a worker's silence after which others take over what it ran.",
     )
     progress_interval: float = Field(
         0.5, ge=0, le=60, description="Least seconds between two stored progress lines."

@@ -4,7 +4,8 @@ One thread watches the queue; each running refinement has a thread that reads it
 progress. Training therefore never holds up a request, and a crash of the training never takes the
 server along. Decisions are in `queue`; this module starts, reads and ends.
 
-One process owns the queue (on SQLite a second server process is refused).
+Several processes may take from one queue. Each shows that it lives; what a dead one ran is taken
+over. One that cannot reach the database ends its children before others think it dead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sqlalchemy import Engine
 from server.errors import DatabaseError, ServerError
 from server.jobs import queue
 from server.jobs.child import LOG_NAME, Child
+from server.jobs.heartbeat import Heartbeat
 from server.jobs.settings import JobSettings, load_job_settings
 from server.jobs.work import Work
 from server.settings import Settings
@@ -49,6 +51,7 @@ class Supervisor:
     ) -> None:
         self._folder, self._engine = settings.jobs_dir, engine
         self._work, self._jobs = work, jobs or load_job_settings()
+        self._heart = Heartbeat(engine, self._jobs, alone=settings.is_sqlite)
         self._lock = threading.Lock()
         self._children: dict[int, Child] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -57,17 +60,17 @@ class Supervisor:
         self._watch = threading.Thread(target=self._watch_queue, name="refinements", daemon=True)
 
     def start(self) -> None:
-        """Take up what a dead server left, and begin to watch the queue."""
-        stopped = ServerError("interrupted", "the server stopped while the refinement ran")
-        for refinement_id in queue.recover(self._engine, self._jobs.attempts, stopped):
-            _log.info("refinement %d goes on from its checkpoint", refinement_id)
-        self._watch.start()
+        """Take up what a dead process left, and begin to watch the queue."""
+        if self._jobs.at_once:
+            self._heart.recover()
+            self._watch.start()
 
     def stop(self) -> None:
         """End all children and wait for their threads; what ran is queued for the next start."""
         self._stopping.set()
         self._bell.set()
-        self._watch.join()
+        if self._watch.is_alive():
+            self._watch.join()
         with self._lock:
             children, threads = list(self._children.values()), list(self._threads.values())
         for child in children:
@@ -80,23 +83,34 @@ class Supervisor:
         self._bell.set()
 
     def cancel(self, refinement_id: int) -> None:
-        """End the child of a refinement whose row says `cancelled`, if it runs here."""
+        """End the child of a refinement whose row says `cancelled`, if it runs here.
+
+        The worker that runs it elsewhere sees the row within seconds, and tidies.
+        """
         with self._lock:
             child = self._children.get(refinement_id)
             begun = refinement_id in self._threads
         if child is not None:
             child.stop(self._jobs.grace)
-        elif not begun:
+        elif not begun and queue.worker_of(self._engine, refinement_id) is None:
             self._tidy(refinement_id, self._folder / str(refinement_id))
 
     def _watch_queue(self) -> None:
         while not self._stopping.is_set():
             self._bell.clear()
             try:
+                self._beat()
+                self._heart.recover_in_time()
                 self._start_queued()
             except Exception:  # whatever it is: nobody else looks at the queue
                 _log.exception("the queue of refinements cannot be read; it is tried again")
             self._bell.wait(QUEUE_INTERVAL)
+
+    def _beat(self) -> None:
+        with self._lock:
+            children = dict(self._children)
+        for refinement_id in self._heart.beat(children.keys()):
+            children[refinement_id].stop(self._jobs.grace)
 
     def _start_queued(self) -> None:
         while not self._stopping.is_set() and len(self._threads) < self._jobs.at_once:

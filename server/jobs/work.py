@@ -30,7 +30,8 @@ class Work(Protocol):
     def finish(self, refinement_id: int, folder: Path) -> None:
         """Take over the results, and set the refinement to `succeeded` in the same transaction.
 
-        Changes nothing where the refinement is not `running` any more (it was cancelled). Called
-        again after a crash in the middle. Raises WeftError where the results cannot be used.
+        Changes nothing where the refinement is not ours any more (`queue.is_ours`): it was
+        cancelled, or another worker took it over. Called again after a crash in the middle.
+        Raises WeftError where the results cannot be used.
         """
         ...

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from server.db import reading, writing
 from server.errors import ServerError
-from server.jobs.queue import record_event
+from server.jobs.queue import is_ours, record_event
 from server.publish import spec
 from server.publish.publishing import Stored, publish_package, publish_version, store
 from server.publish.spec import Result, Task
@@ -89,7 +89,7 @@ class RefinementWork:
         kept = {STATISTICS_BLOB: self._blobs.put(unfolded).sha256} if unfolded.exists() else {}
         with writing(self._engine) as session:
             row = session.get_one(Refinement, refinement_id, with_for_update=True)
-            if row.state == "running":
+            if is_ours(row):
                 _publish(session, row, stored, result, kept)
 
 

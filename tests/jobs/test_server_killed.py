@@ -63,6 +63,6 @@ def test_child_ends_with_the_server_and_goes_on_with_the_next(
         assert alive.read() == ""  # the end of the pipe: the child has gone
     row = until(job, lambda row: row.state == "running")
     assert row.attempts == 1
-    supervise(RESUMED)
+    supervise(RESUMED, lost_after=1)
     row = until(job, lambda row: row.finished_at is not None)
     assert (row.state, row.attempts) == ("succeeded", 2)
