@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from server import zoo
 from server.errors import BadDataset
@@ -25,12 +25,12 @@ from server.refine.batches import Batches
 from server.refine.checkpoint import Checkpoint
 from server.refine.effective import Clone, Plan, clone_for
 from server.refine.evaluate import Measure, Scores
+from server.refine.labelled import open_labelled, sample
 from server.refine.loop import Report, fit
 from server.refine.outcome import Refined, Settled, collect
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
 from server.refine.weights import State, from_storage, load_into, load_state
-from server.registry.opening import fingerprint, open_dataset
 from shared import methods
 from shared.tensors import Array
 from shared.weights import WeightsReader
@@ -83,7 +83,7 @@ class Job:
         """
         coded = {n: from_storage(a, refined.schema[n].dtype) for n, a in decoded.items()}
         module = self._placed(self._target(), refined.state | coded)
-        norms = batchnorm.find_norms(module, _sample(self.data))
+        norms = batchnorm.find_norms(module, sample(self.data))
         batchnorm.reestimate(module, self.data)
         new = {n: t.detach().cpu() for n, t in module.state_dict().items()}
         folded, statistics = batchnorm.fold(new, self.base, norms)
@@ -126,7 +126,7 @@ class Job:
     def _clone(self) -> Clone:
         start = start_from(self.base, self._target())
         start.module.to(self.device)
-        norms = batchnorm.find_norms(start.module, _sample(self.data))
+        norms = batchnorm.find_norms(start.module, sample(self.data))
         kept = [n for n in norms if n.var not in start.reshaped]
         held = start.module.state_dict()
         load_into(start.module, batchnorm.unfold(held, self._statistics(start), kept))
@@ -140,25 +140,5 @@ class Job:
 
     def _opened(self, uri: str) -> tuple[tuple[str, ...], Batches]:
         """Classes and data. Raises BadDataset, also where the target cannot serve them."""
-        expected = self.spec.fingerprints.get(uri)
-        if expected is not None and fingerprint(uri) != expected:
-            raise BadDataset("changed", f"{uri} no longer holds what it held when registered")
-        dataset = open_dataset(uri)
-        data = Batches.of(dataset, self.device)
-        module = self._placed(self._target(), {}).eval()
-        try:
-            with torch.no_grad():
-                shape = tuple(module(_sample(data)).shape)
-        except RuntimeError as error:
-            found = f"the model cannot take images of {dataset.images.shape[1:]}: {error}"
-            raise BadDataset("bad_image", f"{uri}: {found}") from error
-        top = int(dataset.labels.max())
-        if len(shape) != 2 or top >= shape[1]:
-            found = f"label {top}, and the model gives {shape[1:]} outputs"
-            raise BadDataset("bad_label", f"{uri}: {found}")
-        return dataset.classes, data
-
-
-def _sample(data: Batches) -> Tensor:
-    """A few images, to see how the model runs."""
-    return next(data.plain(4))[0]
+        module = self._placed(self._target(), {})
+        return open_labelled(uri, self.spec.fingerprints.get(uri), module, self.device)
