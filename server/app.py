@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -17,16 +15,18 @@ from starlette.concurrency import run_in_threadpool
 from server.api import describe, problems
 from server.api.gate import Gate
 from server.api.middleware import Surroundings
-from server.db import check_current, migrate, open_engine
+from server.db import open_current
 from server.devices.group_routes import router as groups
 from server.devices.policy import settling
+from server.devices.polls import add_poll_route, read_epoch
 from server.devices.presence import Presence
+from server.devices.roster import open_roster
 from server.devices.routes import router as devices
 from server.devices.wire_routes import router as device_plane
-from server.errors import DatabaseError
 from server.history.order import adopt_restored
 from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
+from server.lock import only_process
 from server.planner.offers import Planning, Published
 from server.publish.on_demand import lossless_package
 from server.publish.orphans import remove_orphans
@@ -44,9 +44,7 @@ from server.settings import Settings
 from server.storage import open_store
 from server.storage.base import BlobStore
 from server.tables import now
-from shared.errors import NoSpace, WeftError
-
-LOCK_NAME = "server.lock"
+from shared.errors import WeftError
 
 #: Files that nobody has written to for this long are left over, whoever wrote them.
 UNFINISHED = timedelta(days=7)
@@ -85,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Surroundings, gate=app.state.gate, max_body_bytes=settings.max_body_bytes)
     problems.install(app)
     describe.install(app)
+    add_poll_route(app)
     for router in (registry, publish, rollouts, devices, groups, history, device_plane, service):
         app.include_router(router)
     return app
@@ -97,9 +96,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     except WeftError as error:
         app.state.start_error = error  # for the command line: the HTTP server shows a traceback
         raise
+    app.state.roster = open_roster(app.state.engine)  # of this event loop
     try:
         yield
     finally:
+        await app.state.roster.close()
         await run_in_threadpool(stack.close)
 
 
@@ -108,8 +109,8 @@ def _start(app: FastAPI) -> ExitStack:
     settings: Settings = app.state.settings
     with ExitStack() as stack:
         if settings.is_sqlite:
-            stack.enter_context(_only_process(settings))
-        engine = _open_database(settings)
+            stack.enter_context(only_process(settings.data_dir))
+        engine = open_current(settings.url, settings.auto_migrate, settings.database_connections)
         stack.callback(engine.dispose)
         blobs = open_store(settings)
         # Where other processes may run, what is still being written must be left alone.
@@ -129,6 +130,7 @@ def _start(app: FastAPI) -> ExitStack:
 
 def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobStore) -> None:
     settings: Settings = app.state.settings
+    app.state.epoch = read_epoch(engine)
     app.state.presence = Presence(engine)
     app.state.presence.start()
     stack.callback(app.state.presence.stop)
@@ -143,34 +145,3 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     app.state.supervisor = Supervisor(settings, engine, work)
     app.state.supervisor.start()
     stack.callback(app.state.supervisor.stop)
-
-
-def _open_database(settings: Settings) -> Engine:
-    if settings.auto_migrate:
-        migrate(settings.url)
-    engine = open_engine(settings.url)
-    try:
-        check_current(engine)
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
-
-
-@contextmanager
-def _only_process(settings: Settings) -> Iterator[None]:
-    """Hold the data folder's lock; the system frees it when the process ends, however it does."""
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(settings.data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise NoSpace("unusable", f"{settings.data_dir}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            text = f"another server process uses {settings.data_dir}"
-            raise DatabaseError("in_use", text) from error
-        yield
-    finally:
-        os.close(descriptor)

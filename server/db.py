@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
 
-from server.engines import only_migration, open_engine
+from server.engines import CONNECTIONS, only_migration, open_engine
 from server.errors import BadRequest, DatabaseError
 from shared.errors import WeftError
 
@@ -30,6 +30,7 @@ __all__ = [
     "downgrade",
     "migrate",
     "migrations_dir",
+    "open_current",
     "open_engine",
     "reading",
     "writing",
@@ -160,6 +161,22 @@ def downgrade(url: str, revision: str) -> None:
     """Take the schema of the database at `url` back to `revision` (`base`: empty)."""
     with _seam(), only_migration(url):
         command.downgrade(_config(url), revision)
+
+
+def open_current(url: str, auto_migrate: bool, connections: int = CONNECTIONS) -> Engine:
+    """An engine for a database whose schema is up to date, brought there with `auto_migrate`.
+
+    Raises DatabaseError `not_migrated`, and what opening the database may raise.
+    """
+    if auto_migrate:
+        migrate(url)
+    engine = open_engine(url, connections)
+    try:
+        check_current(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
 
 
 def check_current(engine: Engine) -> None:

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("var/server"), description="Database, blobs and jobs lie here.")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder.")
+    database_connections: int = Field(
+        20, ge=2, le=500, description="Most connections of one process to PostgreSQL."
+    )
     auto_migrate: bool = Field(True, description="Bring the schema up to date at the start.")
     blobs: str = Field(
         "", description="Where weights and packages lie: `s3://bucket/prefix`; empty: data folder."

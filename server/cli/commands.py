@@ -16,6 +16,7 @@ from server.cli.refine import refine
 from server.cli.rollouts import app as rollouts
 from server.cli.serve import migrate, serve
 from server.cli.versions import app as versions
+from server.cli.worker import worker
 
 app = typer.Typer(
     help="Small, exact updates for neural networks that are already deployed.",
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve)
 app.command("migrate")(migrate)
+app.command("worker")(worker)
 app.add_typer(models, name="models")
 app.add_typer(versions, name="versions")
 app.add_typer(datasets, name="datasets")
