@@ -10,6 +10,7 @@ from server.auth import new_token, same_secret, token_hash
 from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
+from server.history.runs import note
 from server.rollouts.deploy import join_newest
 from server.rollouts.draw import lot_of
 from server.settings import Settings
@@ -49,6 +50,8 @@ def enrol(session: Session, enrolment: Enrolment) -> Enrolled:
             )
         )
     session.flush()
+    for name, held in enrolment.models.items():
+        note(session, device.id, name, held.current)
     settle(session, [device.id])
     told = {"name": device.name, "models": sorted(enrolment.models)}
     record(session, "device.enrolled", told, device_id=device.id)

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
+from server.history.runs import note
 from server.rollouts.deploy import join_newest
 from server.rollouts.reports import take_assignment_report
-from server.tables import Assignment, Device, DeviceModel
+from server.tables import Assignment, Device, DeviceModel, Model
 from shared.wire import Report
 
 
@@ -44,7 +45,8 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
     _store_holding(session, device_id, report)
     if report.assignment is None:
         kept = report.model_dump(include={"model", "result", "weights_digest", "health"})
-        record(session, "device.reported", kept, device_id=device_id)
+        model_id = session.scalar(select(Model.id).where(Model.name == report.model))
+        record(session, "device.reported", kept, device_id=device_id, model_id=model_id)
     settle(session, [device_id])
 
 
@@ -73,6 +75,7 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
     held.weights_digest, held.slots = report.weights_digest, list(report.slots)
     if report.state != "idle":  # else it is about no update, and judged nothing
         held.state, held.health = report.state, report.health
+    note(session, device_id, report.model, report.weights_digest)
     if is_new:  # a model that came to the device after its enrolment
         session.flush()
         join_newest(session, device_id, report.model)

@@ -55,9 +55,9 @@ class Wanted:
             inside = Event.kind.startswith(f"{self.kind}.", autoescape=True)
             found.append((Event.kind == self.kind) | inside)
         if self.since is not None:
-            found.append(Event.at >= _in_utc("since", self.since))
+            found.append(Event.at >= in_utc("since", self.since))
         if self.until is not None:
-            found.append(Event.at < _in_utc("until", self.until))
+            found.append(Event.at < in_utc("until", self.until))
         if self.filter is not None:
             found.append(events_where(session, self.filter))
         return found
@@ -93,7 +93,8 @@ def of_model(session: Session, name: str) -> ColumnElement[bool]:
     return Event.model_id == model_id
 
 
-def _in_utc(name: str, moment: datetime) -> datetime:
+def in_utc(name: str, moment: datetime) -> datetime:
+    """A moment that a parameter gives. Raises BadRequest `invalid`."""
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
