@@ -114,6 +114,10 @@ class Model(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+#: In `Version.metrics`: SHA-256 of the blob of unfolded statistics that lies beside the weights.
+STATISTICS_BLOB = "statistics_blob"
+
+
 class Version(Base):
     """An immutable set of weights of a model."""
 
@@ -536,3 +540,13 @@ class Installation(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     epoch: Mapped[str] = mapped_column(String(16))
     """Part of every ETag of the device plane: generations of before a restore mean nothing."""
+
+
+def _give_no_id_twice() -> None:
+    """Have SQLite count ids as PostgreSQL does: what anybody has seen keeps its meaning."""
+    for table in Base.metadata.tables.values():
+        if table.autoincrement_column is not None and table is not Installation.__table__:
+            table.dialect_options["sqlite"]["autoincrement"] = True
+
+
+_give_no_id_twice()

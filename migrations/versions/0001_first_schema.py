@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
         sa.UniqueConstraint("name", name=op.f("uq_datasets_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "devices",
@@ -88,6 +89,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
         sa.UniqueConstraint("name", name=op.f("uq_models_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "device_models",
@@ -131,6 +133,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "model_id", "weights_digest", name=op.f("uq_versions_model_id_weights_digest")
         ),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         op.f("ix_versions_weights_digest"), "versions", ["weights_digest"], unique=False
@@ -158,6 +161,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_packages")),
         sa.UniqueConstraint("sha256", name=op.f("uq_packages_sha256")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_packages_model_id"), "packages", ["model_id"], unique=False)
     op.create_index(
@@ -179,6 +183,7 @@ def upgrade() -> None:
             ["version_id"], ["versions.id"], name=op.f("fk_rollouts_version_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rollouts")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_rollouts_model_id_state", "rollouts", ["model_id", "state"], unique=False)
     op.create_table(
@@ -209,6 +214,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "rollout_id", "device_id", name=op.f("uq_assignments_rollout_id_device_id")
         ),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_assignments_device_id"), "assignments", ["device_id"], unique=False)
     op.create_index(
@@ -257,6 +263,7 @@ def upgrade() -> None:
             ["target_version_id"], ["versions.id"], name=op.f("fk_refinements_target_version_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refinements")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_refinements_model_id"), "refinements", ["model_id"], unique=False)
     op.create_index("ix_refinements_state", "refinements", ["state"], unique=False)

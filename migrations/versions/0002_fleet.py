@@ -113,6 +113,7 @@ def _create_tables() -> None:
         sa.Column("updated_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
         sa.UniqueConstraint("name", name=op.f("uq_groups_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "runs",
@@ -124,6 +125,7 @@ def _create_tables() -> None:
         sa.Column("until", MOMENT, nullable=True),
         sa.ForeignKeyConstraint(["device_id"], ["devices.id"], name=op.f("fk_runs_device_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_runs_device_id_model_name", "runs", ["device_id", "model_name"])
     op.create_index("ix_runs_weights_digest", "runs", ["weights_digest"])
@@ -138,6 +140,7 @@ def _create_tables() -> None:
         sa.Column("after_event", sa.BigInteger(), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "deliveries",
@@ -162,6 +165,7 @@ def _create_tables() -> None:
         sa.UniqueConstraint(
             "webhook_id", "event_id", name=op.f("uq_deliveries_webhook_id_event_id")
         ),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_deliveries_state_due_at", "deliveries", ["state", "due_at"])
     op.create_table(
