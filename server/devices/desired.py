@@ -1,10 +1,9 @@
-"""What a device should run now: the answer to a poll.
+"""What a device should run now: the answer to a poll that is not idle (see `polls.py`).
 
-1. an idle device is told "not modified" after one query
-2. otherwise each open assignment is planned from what the device holds
-3. where the outcome differs from the one told before, it is stored; the first offer is dated, and
+1. each open assignment is planned from what the device holds
+2. where the outcome differs from the one told before, it is stored; the first offer is dated, and
    another outcome than before makes a new generation, hence a new ETag
-4. packages that are missing are asked for, after the transaction
+3. packages that are missing are asked for, after the transaction
 
 A held assignment is planned anew at every poll: whatever it waits for (a published package, a
 larger budget) needs to notify nobody. Every offer is an event with its way and its bytes.
@@ -18,8 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, select
 from sqlalchemy.orm import Session
 
-from server.api.files import is_known
-from server.db import reading, writing
+from server.db import writing
 from server.history.events import ids_of, record
 from server.planner.offers import Planned, Planning
 from server.planner.paths import Offer, Path
@@ -30,44 +28,17 @@ from shared.wire import PACKAGES_PATH, Desired, DesiredModel, PackageOffer
 
 @dataclass(frozen=True)
 class Answer:
-    """What a poll gets; `desired` None: not modified. `wanted`: packages that must be built."""
+    """What a poll gets. `wanted`: packages that must be built."""
 
     generation: int
-    desired: Desired | None = None
+    desired: Desired
     wanted: list[Wanted] = field(default_factory=list)
 
 
-def etag_of(generation: int) -> str:
-    """The ETag of a generation."""
-    return f'"{generation}"'
-
-
-def answer_poll(
-    engine: Engine, device_id: str, if_none_match: str | None, planning: Planning
-) -> Answer:
-    """The answer to a poll of a device that is known."""
-    with reading(engine) as session:
-        generation, waits = _glance(session, device_id)
-    told = is_known(if_none_match, etag_of(generation))
-    if told and not waits:  # 1
-        return Answer(generation)
+def answer_poll(engine: Engine, device_id: str, planning: Planning) -> Answer:
+    """The answer to a poll of a device for which there is news, or of which something is held."""
     with writing(engine) as session:
-        answer = _plan_all(session, device_id, planning)
-    if told and answer.generation == generation:
-        return Answer(generation, wanted=answer.wanted)
-    return answer
-
-
-def _glance(session: Session, device_id: str) -> tuple[int, bool]:
-    """The device's generation, and whether something of it is held."""
-    held = select(Assignment.id).where(
-        Assignment.device_id == device_id,
-        Assignment.finished_at.is_(None),
-        Assignment.held.is_not(None),
-    )
-    query = select(Device.generation, held.exists()).where(Device.id == device_id)
-    generation, waits = session.execute(query).one()
-    return generation, waits
+        return _plan_all(session, device_id, planning)
 
 
 def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
@@ -88,8 +59,8 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
     wanted: list[Wanted] = []
     for row in session.execute(query):
         assignment, _, version, model, held = row
-        planned = planning.plan_for(session, device, held, version, assignment)  # 2
-        path = _store(session, device, row, planned)  # 3
+        planned = planning.plan_for(session, device, held, version, assignment)  # 1
+        path = _store(session, device, row, planned)  # 2
         if isinstance(planned.plan, Build):
             wanted.append(planned.plan.wanted)
         models.append(_describe(model, version, assignment, path))

@@ -75,7 +75,7 @@ class Presence:
     def saw(self, device_id: str) -> None:
         """Note that a device asked for something just now."""
         with self._lock:
-            self._seen[device_id] = time.time()
+            self._seen[device_id] = round(time.time(), 3)  # SQLite keeps milliseconds
 
     def last_seen(self, device_id: str, stored: datetime | None) -> datetime | None:
         """When the device was last seen, if need be before that is written."""

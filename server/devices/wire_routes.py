@@ -1,11 +1,13 @@
-"""Routes of the device plane, /device/v1: see `shared/wire.py` for what is said on it."""
+"""Routes of the device plane, /device/v1: see `shared/wire.py` for what is said on it.
+
+That of polls stands alone, in `polls.py`.
+"""
 
 from __future__ import annotations
 
-import random
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,24 +16,17 @@ from server import logs
 from server.api.context import BlobsDep, EngineDep, SettingsDep
 from server.api.files import DOCUMENTED, blob_response
 from server.api.problems import answers
-from server.auth import DeviceId
 from server.db import reading, writing
-from server.devices.desired import answer_poll, etag_of
 from server.devices.enrolment import check_token, enrol
 from server.devices.examples import ENROLMENT, REPORT
+from server.devices.identity import DeviceId
 from server.devices.presence import Presence
 from server.devices.reports import take_report
 from server.errors import BadDevice
-from server.planner.offers import Planning
-from server.rollouts.building import Building
-from server.settings import Settings
 from server.tables import DeviceModel, Model, Package
 from shared import wire
 
 router = APIRouter(tags=["device plane"])
-
-#: Longest interval until the next poll of a device for which a package is being built.
-BUILDING_SECONDS = 5.0
 
 
 class Empty(BaseModel):
@@ -42,30 +37,12 @@ async def _presence(request: Request) -> Presence:
     return cast("Presence", request.app.state.presence)
 
 
-async def _building(request: Request) -> Building:
-    return cast("Building", request.app.state.building)
-
-
-async def _planning(request: Request) -> Planning:
-    return cast("Planning", request.app.state.planning)
-
-
 async def _raw_body(request: Request) -> bytes:
     return await request.body()
 
 
 PresenceDep = Annotated[Presence, Depends(_presence)]
-BuildingDep = Annotated[Building, Depends(_building)]
-PlanningDep = Annotated[Planning, Depends(_planning)]
 RawBody = Annotated[bytes, Depends(_raw_body)]
-
-POLL_HEADERS = {
-    "ETag": {"description": "The device's generation.", "schema": {"type": "string"}},
-    wire.POLL_INTERVAL_HEADER: {
-        "description": "Seconds until the next poll.",
-        "schema": {"type": "number"},
-    },
-}
 
 
 @router.post(
@@ -83,51 +60,6 @@ def post_enrol(
     check_token(settings, body.token)
     with writing(engine) as session:
         return enrol(session, body)
-
-
-@router.get(
-    wire.DESIRED_PATH,
-    summary="Ask what to run",
-    response_model=wire.Desired,
-    responses={
-        200: {"headers": POLL_HEADERS},
-        304: {"description": "Nothing has changed.", "headers": POLL_HEADERS},
-        **answers("device.unauthorized"),
-    },
-)
-def get_desired(
-    device_id: DeviceId,
-    engine: EngineDep,
-    settings: SettingsDep,
-    presence: PresenceDep,
-    building: BuildingDep,
-    planning: PlanningDep,
-    if_none_match: Annotated[str | None, Header(description="ETag of the last answer.")] = None,
-) -> Response:
-    """The versions that the device should run, and the packages that take it there."""
-    presence.saw(device_id)
-    answer = answer_poll(engine, device_id, if_none_match, planning)
-    for wanted in answer.wanted:
-        building.ask(wanted)
-    headers = {
-        "ETag": etag_of(answer.generation),
-        "Cache-Control": "private",
-        wire.POLL_INTERVAL_HEADER: _poll_interval(settings, bool(answer.wanted)),
-    }
-    if answer.desired is None:
-        return Response(status_code=304, headers=headers)
-    body = answer.desired.model_dump_json()
-    return Response(body, headers=headers, media_type="application/json")
-
-
-def _poll_interval(settings: Settings, soon: bool) -> str:
-    """The interval with jitter, so that devices that started together drift apart.
-
-    `soon`: a package is being built for this device.
-    """
-    seconds = min(settings.poll_interval, BUILDING_SECONDS) if soon else settings.poll_interval
-    jitter = random.uniform(-settings.poll_jitter, settings.poll_jitter)  # noqa: S311 - no secret
-    return f"{seconds * (1 + jitter):.3f}"
 
 
 @router.get(
