@@ -10,17 +10,26 @@ from __future__ import annotations
 import tempfile
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from server.db import reading, writing
+from server import metrics
+from server.db import reading
 from server.errors import BadUpdate
 from server.packaging.encode import BuildReport, build_package
-from server.publish.publishing import Stored, metrics_of, publish_package, publish_version, store
+from server.publish.accuracy import Gate, Subject, measure
+from server.publish.publishing import (
+    Stored,
+    metrics_of,
+    publish_package,
+    publish_version,
+    settled,
+    store,
+)
 from server.storage.base import BlobStore
 from server.tables import Model, Package, Version
 from shared import methods
@@ -47,6 +56,8 @@ class Built:
     order: Order
     report: BuildReport
     stored: Stored
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What was measured on the decoded weights; empty: nothing."""
 
 
 def lossless_package(
@@ -54,7 +65,8 @@ def lossless_package(
 ) -> int:
     """The id of a lossless package to `target_id`: `xor` from `base_id`, or `full` without one.
 
-    It is built where there is none yet. Raises BlobError, NoSpace.
+    It is built where there is none yet; where another process does the same, both end with the
+    same one. Raises BadUpdate `weights_removed`, BlobError, NoSpace.
     """
     order = Order(target_id, base_id, "full" if base_id is None else "xor", {})
     with one_build:
@@ -63,8 +75,7 @@ def lossless_package(
             if known is not None:
                 return known.id
         built = build(engine, blobs, order)
-        with writing(engine) as session:
-            return publish(session, built).id
+        return settled(engine, lambda session: publish(session, built).id)
 
 
 def find_package(session: Session, order: Order) -> Package | None:
@@ -79,27 +90,38 @@ def find_package(session: Session, order: Order) -> Package | None:
     return session.scalar(query.where(Package.base_version_id == order.base_id))
 
 
-def build(engine: Engine, blobs: BlobStore, order: Order) -> Built:
-    """Build the package, decode it again, and put the files into the store.
+def build(engine: Engine, blobs: BlobStore, order: Order, gate: Gate | None = None) -> Built:
+    """Build the package, decode it again, judge the result, and put the files into the store.
 
-    Raises BadUpdate `other_model`, BadMethod, BadWeights, BlobError, NoSpace.
+    What the gate refuses never comes into the store. Raises BadUpdate `other_model`,
+    `weights_removed`, `below_accuracy`, `not_measurable`, BadMethod, BadWeights, BadDataset,
+    BlobError, NoSpace.
     """
     model, base, target = _rows(engine, order)
+    subject = _subject(model, target) if gate else None
     lossless = isinstance(methods.get(order.method), Lossless)
-    with ExitStack() as files:
+    with metrics.timing_build(order.method), ExitStack() as files:
         scratch = Path(files.enter_context(tempfile.TemporaryDirectory()))
         package, decoded = scratch / "package", scratch / "decoded"
+        wanted = files.enter_context(blobs.local(target.blob))
         report = build_package(
             files.enter_context(blobs.local(base.blob)) if base else None,
-            files.enter_context(blobs.local(target.blob)),
+            wanted,
             order.method,
             order.options,
             package,
             model.name,
             decoded,
         )
+        figures = measure(gate, subject, wanted, decoded) if gate and subject else {}
         stored = store(blobs, model, target.arguments, package, None if lossless else decoded)
-        return Built(order, report, stored)
+        return Built(order, report, stored, figures)
+
+
+def _subject(model: Model, target: Version) -> Subject:
+    if model.architecture is None:
+        raise BadUpdate("not_measurable", f"the model {model.name} has no architecture")
+    return Subject(model.architecture, target.arguments or {})
 
 
 def _rows(engine: Engine, order: Order) -> tuple[Model, Version | None, Version]:
@@ -108,6 +130,10 @@ def _rows(engine: Engine, order: Order) -> tuple[Model, Version | None, Version]
         base = session.get_one(Version, order.base_id) if order.base_id is not None else None
         if base is not None and base.model_id != target.model_id:
             raise BadUpdate("other_model", "base and target are versions of different models")
+        for version in (base, target):
+            if version is not None and version.removed_at is not None:
+                told = f"the weights of version {version.number} were removed"
+                raise BadUpdate("weights_removed", told)
         return session.get_one(Model, target.model_id), base, target
 
 
@@ -121,7 +147,8 @@ def publish(session: Session, built: Built) -> Package:
     if built.stored.checked is not None:
         assert base is not None
         model = session.get_one(Model, target.model_id)
-        target = publish_version(session, model, built.stored, "encoded", base, target)
+        kept = _kept(built.figures)
+        target = publish_version(session, model, built.stored, "encoded", base, target, kept)
     return publish_package(
         session,
         built.stored.package,
@@ -130,5 +157,12 @@ def publish(session: Session, built: Built) -> Package:
         order.method,
         order.options,
         built.report.learnable_count,
-        metrics_of(built.report),
+        metrics_of(built.report) | built.figures,
     )
+
+
+def _kept(figures: dict[str, Any]) -> dict[str, Any]:
+    """What the version's row keeps of what was measured."""
+    if not figures:
+        return {}
+    return {"accuracy": figures["accuracy_after"], **figures}

@@ -9,21 +9,26 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.api.context import BlobsDep, EngineDep
 from server.api.files import DOCUMENTED, blob_response
 from server.api.idempotency import Once, OnceDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
-from server.db import reading, writing
+from server.db import reading
 from server.errors import BadUpdate
+from server.publish.accuracy import Gate
 from server.publish.on_demand import Order, build, one_build, publish
+from server.publish.publishing import settled
 from server.publish.schemas import PackageIn, PackageOut, describe_package
+from server.registry.datasets import find_dataset
 from server.registry.models import find_model
 from server.registry.versions import find_version
 from server.storage.base import BlobStore
 from server.tables import Package
 from shared import methods
 from shared.errors import BadMethod
+from shared.methods.lossless import Lossless
 
 router = APIRouter(prefix="/packages", tags=["packages"])
 
@@ -53,6 +58,13 @@ BuilderDep = Annotated[CapacityLimiter, Depends(_builder)]
         "method.bad_option",
         "method.not_applicable",
         "weights.not_finite",
+        "dataset.not_found",
+        "dataset.changed",
+        "dataset.bad_image",
+        "dataset.bad_label",
+        "update.below_accuracy",
+        "update.not_measurable",
+        "update.weights_removed",
         "request.key_reused",
     ),
 )
@@ -62,7 +74,9 @@ async def post_package(
     """Fit a method to the change between two versions, without training.
 
     A lossless method leads to the target itself. A lossy one leads to a new version, whose weights
-    are what devices decode, and which `approximates` the target.
+    are what devices decode, and which `approximates` the target. With a `dataset`, the decoded
+    weights are measured on it beside the target's; where they fall short of what is asked for,
+    nothing is published and nothing kept.
 
     The answer comes when the package is built and decoded again, one build after another: seconds
     for a small network, minutes for one of many millions of weights, or where others wait before.
@@ -76,15 +90,17 @@ async def post_package(
 
 def _build(body: PackageIn, engine: Engine, blobs: BlobStore, once: Once) -> Response:
     with reading(engine) as session:
-        order = _order(session, body)
+        order, gate = _order(session, body), _gate(session, body)
     with one_build:
         with reading(engine) as session:
             known = once.known(session)
         if known is not None:
             return known
-        built = build(engine, blobs, order)
-        with writing(engine) as session:
-            return once.answer(session, lambda: describe_package(publish(session, built)))
+        built = build(engine, blobs, order, gate)
+        return settled(
+            engine,
+            lambda session: once.answer(session, lambda: describe_package(publish(session, built))),
+        )
 
 
 def _order(session: Session, body: PackageIn) -> Order:
@@ -96,6 +112,17 @@ def _order(session: Session, body: PackageIn) -> Order:
     base = find_version(session, model, body.base) if method.needs_base and body.base else None
     target = find_version(session, model, body.target)
     return Order(target.id, base.id if base else None, method.id, options)
+
+
+def _gate(session: Session, body: PackageIn) -> Gate | None:
+    if body.dataset is None:
+        return None
+    if isinstance(methods.get(body.method.id), Lossless):
+        told = f"{body.method.id} leads to the target itself: there is nothing to measure"
+        raise BadMethod("not_applicable", told)
+    found = find_dataset(session, body.dataset)
+    asked = body.max_accuracy_drop, body.min_accuracy
+    return Gate(found.name, found.uri, found.fingerprint, *asked)
 
 
 @router.get("", summary="List packages", responses=answers("request.bad_cursor"))
@@ -136,6 +163,7 @@ def get_content(
     with reading(engine) as session:
         row = _find(session, id)
         name = f"{row.model.name}-{row.target_version.number}-{row.method}.weft"
+    logs.sends_package(row.method)
     return blob_response(request, blobs, row.sha256, name)
 
 

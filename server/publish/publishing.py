@@ -2,27 +2,40 @@
 
 The order is always: check the files, put them into the store, then one transaction for all rows and
 events. A crash in between leaves a blob that nobody names (see `orphans`), never a row that names
-nothing.
+nothing. Of two processes that publish the same, one is second: `settled` lets it find the other's
+rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from server.db import writing
 from server.history.events import record
 from server.packaging.encode import BuildReport
 from server.registry.models import learnable_of
 from server.registry.versions import add_version, version_by_digest
 from server.registry.weights import Checked, check
 from server.storage.base import BlobStore, Kept
-from server.tables import Model, Package, Version
+from server.tables import Json, Model, Package, Version
+from shared import coding, methods
 from shared.errors import BadResult
-from shared.package import PackageReader
+from shared.package import FORMAT, PackageReader
+
+#: How tensors are sent whose elements a device computes, so that it must know their dtype.
+COMPUTED = frozenset({"direct", "factors"})
+
+#: How often a transaction is repeated that another process came before.
+TRIES = 5
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,20 @@ def store(
         found = checked.weights_digest
         raise BadResult("mismatch", f"decoded {found}, the package promises {promised}")
     return Stored(blobs.put(package), blobs.put(decoded), checked, arguments)
+
+
+def settled(engine: Engine, work: Callable[[Session], _T], tries: int = TRIES) -> _T:
+    """Run `work` in a write transaction; anew where another process was first.
+
+    It looks for what is there before it adds anything, so the next time it finds the other's row.
+    """
+    try:
+        with writing(engine) as session:
+            return work(session)
+    except IntegrityError:
+        if tries == 1:
+            raise
+    return settled(engine, work, tries - 1)
 
 
 def publish_version(
@@ -96,23 +123,28 @@ def publish_package(
     metrics: dict[str, Any],
     **ids: int,
 ) -> Package:
-    """The row of a stored package; the one that is there already if these bytes are known."""
-    known = session.scalar(select(Package).where(Package.sha256 == package.sha256))
-    if known is not None:
-        return known
-    row = Package(
-        model_id=target.model_id,
-        base_version_id=base and base.id,
-        target_version_id=target.id,
-        method=method,
-        options=options,
-        sha256=package.sha256,
-        size_bytes=package.size,
-        learnable_count=learnable_count,
-        metrics=metrics,
-        state="published",
-    )
-    session.add(row)
+    """The row of a stored package; the one that is there already if these bytes are known.
+
+    One that retention has removed is published again: its bytes are back in the store.
+    """
+    row = session.scalar(select(Package).where(Package.sha256 == package.sha256))
+    if row is None:
+        row = Package(
+            model_id=target.model_id,
+            base_version_id=base and base.id,
+            target_version_id=target.id,
+            method=method,
+            options=options,
+            needs=needs_of(method, metrics.get("tensors", {}), target.schema),
+            sha256=package.sha256,
+            size_bytes=package.size,
+            learnable_count=learnable_count,
+            metrics=metrics,
+        )
+        session.add(row)
+    elif row.state == "published":
+        return row
+    row.state, row.removed_at = "published", None
     session.flush()
     told = {"method": method, "size_bytes": package.size, "sha256": package.sha256}
     ids |= {"model_id": target.model_id, "version_id": target.id, "package_id": row.id}
@@ -124,3 +156,14 @@ def metrics_of(report: BuildReport) -> dict[str, Any]:
     """What a package's row keeps of its build."""
     tensors = {name: asdict(tensor) for name, tensor in report.tensors.items()}
     return {"container_bytes": report.container_bytes, "tensors": tensors}
+
+
+def needs_of(method: str, tensors: Mapping[str, Json], schema: Mapping[str, Json]) -> Json:
+    """What a device must know to decode a package that this server has just built.
+
+    `tensors` is the report of the build, name -> {"plan", ...}; `schema` that of the result.
+    """
+    computed = {schema[name]["dtype"] for name, sent in tensors.items() if sent["plan"] in COMPUTED}
+    version = methods.get(method).version
+    coder = coding.DEFAULT_CODER
+    return {"version": version, "format": FORMAT, "coder": coder, "dtypes": sorted(computed)}

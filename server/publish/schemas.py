@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.tables import Package, Refinement
 from shared.wire import ModelName
@@ -112,13 +112,40 @@ class PackageIn(BaseModel):
     """A package to build between two versions that exist."""
 
     model_config = _example(
-        {"model": "digits", "base": 1, "target": 2, "method": {"id": "xor", "options": {}}}
+        {
+            "model": "digits",
+            "base": 1,
+            "target": 2,
+            "method": {"id": "direct", "options": {"bits": 6}},
+            "dataset": "field-test",
+            "max_accuracy_drop": 0.5,
+        }
     )
 
     model: ModelName
     base: int | None = Field(None, ge=1, description="Number; none for `full`.")
     target: int = Field(ge=1, description="Number of the version to lead to.")
     method: MethodChoice
+    dataset: ModelName | None = Field(
+        None, description="Measure a lossy result on it, beside the target."
+    )
+    max_accuracy_drop: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Percentage points that the result may lie below the target on the dataset; "
+        "else nothing is published.",
+    )
+    min_accuracy: float | None = Field(
+        None, ge=0, le=100, description="Percent that the result must reach on the dataset."
+    )
+
+    @model_validator(mode="after")
+    def _measured_on_something(self) -> PackageIn:
+        asked = self.max_accuracy_drop is not None or self.min_accuracy is not None
+        if asked and self.dataset is None:
+            raise ValueError("an accuracy is asked for: name the dataset to measure it on")
+        return self
 
 
 class PackageOut(BaseModel):
@@ -151,7 +178,7 @@ class PackageOut(BaseModel):
     size_bytes: int
     learnable_count: int | None = Field(description="The paper's count of learnable parameters.")
     metrics: dict[str, Any]
-    state: Literal["built", "published"]
+    state: Literal["built", "published", "removed"]
     created_at: datetime
 
 
