@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
-import pytest
 from sqlalchemy import update
 
 from server.db import writing
@@ -75,16 +74,13 @@ def test_intervals_jitter(fleet):
     assert len({fleet.poll(device).headers["weft-poll-interval"] for _ in range(5)}) > 1
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Bearer", "Basic dGVzdDp0ZXN0", "Bearer \x85", "Token {token}"]
-)
-def test_who_shows_no_token_of_a_device_is_refused(fleet, header):
+def test_who_shows_no_token_of_a_device_is_refused(fleet):
     device = fleet.enrol(fleet.digests[0])
-    value = header.format(token=device["token"])
-    headers = {"Authorization": value.encode("latin-1")} if value else {}
-    answer = fleet.server.client.get("/device/v1/desired", headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (401, "device.unauthorized")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    for shown in ("", "Bearer", "Basic dGVzdDp0ZXN0", "Bearer \x85", f"Token {device['token']}"):
+        headers = {"Authorization": shown.encode("latin-1")} if shown else {}
+        answer = fleet.server.client.get("/device/v1/desired", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "device.unauthorized"), shown
+        assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_the_scheme_may_be_written_in_any_case(fleet):
