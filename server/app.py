@@ -23,6 +23,7 @@ from server.devices.presence import Presence
 from server.devices.roster import open_roster
 from server.devices.routes import router as devices
 from server.devices.wire_routes import router as device_plane
+from server.duties import Duty
 from server.history.order import adopt_restored
 from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
@@ -33,7 +34,7 @@ from server.publish.orphans import remove_orphans
 from server.publish.refinement import RefinementWork
 from server.publish.routes import router as publish
 from server.registry.routes import router as registry
-from server.rollouts.building import Building
+from server.rollouts.building import Building, order_missing
 from server.rollouts.deploy import resume_rollouts
 from server.rollouts.routes import router as rollouts
 from server.service.fleet import Fleet
@@ -45,6 +46,9 @@ from server.storage import open_store
 from server.storage.base import BlobStore
 from server.tables import now
 from shared.errors import WeftError
+
+#: How often missing packages are looked for, beside after each upload.
+LOOK_SECONDS = 60.0
 
 #: Files that nobody has written to for this long are left over, whoever wrote them.
 UNFINISHED = timedelta(days=7)
@@ -140,6 +144,10 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     building = Building(lambda w: lossless_package(engine, blobs, w.version_id, w.base_id))
     stack.callback(building.close)
     app.state.building = building
+    uploads = Duty(engine, "packages", LOOK_SECONDS, lambda: order_missing(engine, building))
+    uploads.start()
+    stack.callback(uploads.stop)
+    app.state.uploaded = uploads.ring
     app.state.planning = Planning(Published(), settings.update_budget, building.unbuildable)
     work = RefinementWork(settings, engine, blobs)
     app.state.supervisor = Supervisor(settings, engine, work)

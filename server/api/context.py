@@ -5,6 +5,7 @@ These functions are `async` because they do not wait: FastAPI would hand others 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -26,6 +27,12 @@ async def _blobs(request: Request) -> BlobStore:
     return cast("BlobStore", request.app.state.blobs)
 
 
+async def _uploaded(request: Request) -> Callable[[], None]:
+    return cast("Callable[[], None]", request.app.state.uploaded)
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 EngineDep = Annotated[Engine, Depends(_engine)]
 BlobsDep = Annotated[BlobStore, Depends(_blobs)]
+#: To be called after an upload: what is made of a new version by itself begins.
+UploadedDep = Annotated[Callable[[], None], Depends(_uploaded)]

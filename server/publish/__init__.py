@@ -6,5 +6,7 @@ refinement.py   the server's side of it: prepares the child's folder, publishes 
 publishing.py   versions and packages into registry and store, in one transaction
 orphans.py      blobs that a crash left without a row, removed at the next start
 on_demand.py    packages between two versions that exist: for planner and operators
+accuracy.py     what a lossy one costs in accuracy
+automatic.py    packages that are made without being asked for
 *_routes.py     the HTTP side; schemas.py says what it takes and gives
 """

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy import select
 
-from server.api.context import BlobsDep, EngineDep, SettingsDep
+from server.api.context import BlobsDep, EngineDep, SettingsDep, UploadedDep
 from server.api.files import DOCUMENTED, MEDIA_TYPE, blob_response
 from server.api.idempotency import OnceDep, StreamedOnceDep
 from server.api.paging import Page, SliceDep, page_of
@@ -107,6 +107,7 @@ async def post_version(
     blobs: BlobsDep,
     settings: SettingsDep,
     once: StreamedOnceDep,
+    uploaded: UploadedDep,
     new_schema: Annotated[
         bool,
         Query(
@@ -126,10 +127,15 @@ async def post_version(
         int | None, Query(ge=1, lt=1 << 31, description="Number of the version it was made from.")
     ] = None,
 ) -> Response:
-    """Upload weights as a safetensors file, streamed; checked before they count."""
+    """Upload weights as a safetensors file, streamed; checked before they count.
+
+    A version with a parent gets a lossless package from it, made in the background.
+    """
     limits = settings.max_upload_bytes, settings.model_modules
     upload = Upload(model, new_schema, parse_arguments(arguments), parent, *limits)
-    return await receive_version(request, upload, engine, blobs, once)
+    answer = await receive_version(request, upload, engine, blobs, once)
+    uploaded()
+    return answer
 
 
 @router.get(

@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from sqlalchemy import Engine
+
+from server.db import reading
 from server.planner.plan import Wanted
+from server.publish.automatic import missing_packages
 from shared.errors import WeftError
 
 log = logging.getLogger("weft.rollouts")
@@ -78,3 +82,11 @@ class Building:
         if not ended_well:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**times)
             self._failed[wanted] = (times + 1, self._clock() + pause)
+
+
+def order_missing(engine: Engine, building: Building) -> None:
+    """Ask for the packages that are made without anybody asking."""
+    with reading(engine) as session:
+        missing = missing_packages(session)
+    for target_id, base_id in missing:
+        building.ask(Wanted(target_id, base_id))
