@@ -20,14 +20,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import CursorResult, Engine, delete, update
 from sqlalchemy.exc import IntegrityError
 
+from server import metrics
 from server.db import writing
 from server.tables import Lease, now
 
 log = logging.getLogger("weft.duties")
 
-#: How long a lease lasts without renewal, and how often it is renewed while a duty is idle.
+#: How long a lease lasts without renewal; it is renewed after a third of that.
 LEASE_SECONDS = 15.0
-RENEW_SECONDS = LEASE_SECONDS / 3
 
 #: Of this process.
 HOLDER = f"{socket.gethostname()[:60]}-{secrets.token_hex(6)}"
@@ -40,12 +40,12 @@ def hold(
     seconds: float = LEASE_SECONDS,
     at: datetime | None = None,
 ) -> bool:
-    """Take the lease, or renew it; False while another holder has it."""
+    """Take the lease, or renew it; False while another holder has it. Raises DatabaseError."""
     moment = at or now()
     values = {"holder": holder, "until": moment + timedelta(seconds=seconds)}
     ours = (Lease.holder == holder) | (Lease.until <= moment)
     try:
-        with writing(engine) as session:
+        with writing(engine, alone=False) as session:
             taken = session.execute(update(Lease).where(Lease.name == name, ours).values(**values))
             assert isinstance(taken, CursorResult)
             if taken.rowcount:
@@ -60,7 +60,7 @@ def hold(
 
 def release(engine: Engine, name: str, holder: str = HOLDER) -> None:
     """Give the lease back, so that another process need not wait."""
-    with writing(engine) as session:
+    with writing(engine, alone=False) as session:
         session.execute(delete(Lease).where(Lease.name == name, Lease.holder == holder))
 
 
@@ -71,9 +71,15 @@ class Duty:
     """
 
     def __init__(
-        self, engine: Engine, name: str, interval: float, work: Callable[[], object]
+        self,
+        engine: Engine,
+        name: str,
+        interval: float,
+        work: Callable[[], object],
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.name = name
+        self._lease = timedelta(seconds=lease_seconds)
         self._engine = engine
         self._interval = interval
         self._work = work
@@ -103,6 +109,7 @@ class Duty:
                     self._work()
             except Exception:
                 log.exception("%s failed; it is tried again", self.name)
+                metrics.DUTY_FAILURES.labels(self.name).inc()
             self._bell.wait(self._interval)
             self._bell.clear()
         try:
@@ -111,8 +118,10 @@ class Duty:
             log.exception("the lease of %s runs out by itself", self.name)
 
     def _has_duty(self) -> bool:
-        if self._renewed and now() - self._renewed < timedelta(seconds=RENEW_SECONDS):
-            return True
         moment = now()
-        self._renewed = moment if hold(self._engine, self.name, at=moment) else None
+        if self._renewed and moment - self._renewed < self._lease / 3:
+            return True
+        seconds = self._lease.total_seconds()
+        held = hold(self._engine, self.name, seconds=seconds, at=moment)
+        self._renewed = moment if held else None
         return self._renewed is not None
