@@ -17,6 +17,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 
+from server import logs
 from server.api.context import EngineDep, SettingsDep
 from server.db import reading
 from server.errors import BadDevice, BadRequest
@@ -57,10 +58,12 @@ async def require_operator(
     """Let operators pass. Raises BadRequest `unauthorized` or `forbidden_origin`."""
     if settings.admin_key is None:
         _refuse_strangers(request)
+        logs.acts("operator")
         return
     wanted = settings.admin_key.get_secret_value()
     if credentials is None or not same_secret(credentials.credentials, wanted):
         raise BadRequest("unauthorized", "the management plane needs its key")
+    logs.acts("operator")
 
 
 def _refuse_strangers(request: Request) -> None:
@@ -88,6 +91,7 @@ def require_device(
         with reading(engine) as session:
             found = session.scalar(select(Device.id).where(Device.token_hash == wanted))
         if found is not None:
+            logs.acts(found)
             return found
     raise BadDevice("unauthorized", "the token is missing or belongs to no device")
 

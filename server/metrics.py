@@ -6,6 +6,9 @@ what is read from the database at each scrape is in `server/service/fleet.py`.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from prometheus_client import (
@@ -90,3 +93,14 @@ DUTY_FAILURES = Counter(
 requests_by = lru_cache(4096)(REQUESTS.labels)
 poll_seconds_by = lru_cache(8)(POLL_SECONDS.labels)
 request_seconds_by = lru_cache(8)(REQUEST_SECONDS.labels)
+
+
+@contextmanager
+def timing_build(method: str) -> Iterator[None]:
+    """Time the building of a package by a method that exists."""
+    started, outcome = time.perf_counter(), "failed"
+    try:
+        yield
+        outcome = "built"
+    finally:
+        BUILD_SECONDS.labels(method, outcome).observe(time.perf_counter() - started)
