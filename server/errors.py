@@ -10,7 +10,9 @@
     ├── BadUpdate         update.*       stored update packages
     ├── BadDevice         device.*       enrolment, polls and reports
     ├── BadGroup          group.*        groups of devices
-    └── BadFilter         filter.*       filters over devices, rollouts and events
+    ├── BadFilter         filter.*       filters over devices, rollouts and events
+    ├── BadWebhook        webhook.*      webhooks
+    └── BadBackup         backup.*       backups
     OperationError
     ├── DatabaseError     database.*     the database
     ├── BlobError         blob.*         the blob store
@@ -67,6 +69,7 @@ class BadVersion(UserError):
     codes: ClassVar[dict[str, str]] = {
         "not_found": "Run `weft versions list` to see the versions of the model.",
         "exists": "Nothing to do: the model already has these weights.",
+        "removed": "Upload the weights again, or choose a version whose weights are kept.",
     }
 
 
@@ -105,6 +108,7 @@ class BadUpdate(UserError):
     codes: ClassVar[dict[str, str]] = {
         "not_found": "Run `weft packages list` to see the packages.",
         "other_model": "Choose a base and a target of the same model.",
+        "removed": "Build the package again, or choose one that is kept.",
         "below_accuracy": "Choose another method or a finer one, or lower what you ask for.",
         "not_measurable": "Create the model with an architecture: without it nothing is measured.",
         "weights_removed": "Choose versions whose weights are still there.",
@@ -148,6 +152,19 @@ class BadGroup(UserError):
     }
 
 
+class BadWebhook(UserError):
+    """A webhook cannot be found or made."""
+
+    area = "webhook"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft webhooks list` to see the webhooks.",
+        "delivery_not_found": "Run `weft webhooks deliveries` to see what was sent.",
+        "bad_url": "Give an https:// address; http:// only for this machine's loopback.",
+        "host_not_allowed": "Add the host to WEFT_WEBHOOK_HOSTS on the server.",
+        "too_many": "Delete a webhook that nobody needs.",
+    }
+
+
 class BadFilter(UserError):
     """A filter cannot be read, or asks for what there is not."""
 
@@ -157,6 +174,20 @@ class BadFilter(UserError):
         "unknown_field": "Use one of the fields that are listed.",
         "bad_value": "Correct the value or the operator at the column that is named.",
         "too_long": "Shorten the filter, or save parts of it as groups.",
+    }
+
+
+class BadBackup(UserError):
+    """A backup cannot be made, read or restored."""
+
+    area = "backup"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Give the folder of a finished backup: it holds a file `backup.json`.",
+        "unknown_format": "Use the Weft that made the backup, or a later one.",
+        "wrong_schema": "Restore with the Weft version that is named, then update Weft.",
+        "damaged": "Use another backup: this one does not hold what it says.",
+        "not_empty": "Restore into a new database; nothing is ever overwritten.",
+        "busy": "Wait for the other backup or restore in this folder.",
     }
 
 

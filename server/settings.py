@@ -72,6 +72,24 @@ class Settings(BaseSettings):
     dataset_roots: Names = Field(
         (), description="Path or URL prefixes under which datasets may lie; empty: none."
     )
+    webhook_hosts: Names = Field(
+        (), description="Hosts to which webhooks may send, as `host` or `host:port`; empty: none."
+    )
+    keep_progress_days: int = Field(
+        90,
+        ge=0,
+        description="Days that events of progress are kept, results for ever; 0: for ever.",
+    )
+    keep_packages_days: int = Field(
+        0,
+        ge=0,
+        description="Days that packages and weights which nobody needs are kept; 0: for ever.",
+    )
+    keep_versions: int = Field(
+        10,
+        ge=1,
+        description="Newest versions of each model whose weights and packages always stay.",
+    )
     max_upload_bytes: int = Field(
         8 * GIB, gt=0, description="Largest weights file that an upload may hold, in bytes."
     )
@@ -98,7 +116,7 @@ class Settings(BaseSettings):
         "info", description="`debug` (with polls), `info`, `warning` or `error`."
     )
 
-    @field_validator("model_modules", "dataset_roots", mode="before")
+    @field_validator("model_modules", "dataset_roots", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

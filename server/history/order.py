@@ -87,11 +87,16 @@ def adopt_restored(engine: Engine) -> None:
         foreign = select(Event.id).where(Event.transaction >= limit)
         if session.scalar(foreign.limit(1)) is None:
             return
-        for webhook in session.scalars(select(Webhook).with_for_update()):
-            passed = Position(webhook.after_transaction, webhook.after_event)
-            first = session.scalar(select(func.min(Event.id)).where(beyond(KEY, passed)))
-            last = session.scalar(select(func.max(Event.id))) or 0
-            webhook.after_transaction = 0
-            webhook.after_event = last if first is None else first - 1
-        session.flush()
-        session.execute(update(Event).values(transaction=0))
+        number_by_ids(session)
+
+
+def number_by_ids(session: Session) -> None:
+    """Put all events into the order of their ids, and webhooks behind the last that they passed."""
+    for webhook in session.scalars(select(Webhook).with_for_update()):
+        passed = Position(webhook.after_transaction, webhook.after_event)
+        first = session.scalar(select(func.min(Event.id)).where(beyond(KEY, passed)))
+        last = session.scalar(select(func.max(Event.id))) or 0
+        webhook.after_transaction = 0
+        webhook.after_event = last if first is None else first - 1
+    session.flush()
+    session.execute(update(Event).values(transaction=0))
