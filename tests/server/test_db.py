@@ -1,4 +1,4 @@
-"""Migrations and transactions on a real SQLite file."""
+"""Migrations and transactions, on a real database."""
 
 from __future__ import annotations
 
@@ -105,6 +105,7 @@ def test_times_keep_their_zone(url):
     engine.dispose()
 
 
+@pytest.mark.sqlite("a file")
 def test_a_file_that_is_no_database_is_named_so(tmp_path):
     (tmp_path / "weft.db").write_bytes(b"not a database, but long enough to be read" * 50)
     with pytest.raises(DatabaseError) as caught:
