@@ -181,11 +181,18 @@ def open_current(url: str, auto_migrate: bool, connections: int = CONNECTIONS) -
 
 def check_current(engine: Engine) -> None:
     """Raise DatabaseError `not_migrated` where the schema is not the one this program needs."""
-    wanted = set(ScriptDirectory.from_config(_config("")).get_heads())
-    with _seam(), engine.connect() as connection:
-        found = set(MigrationContext.configure(connection).get_current_heads())
+    wanted, found = known_revision(), schema_revision(engine)
     if found != wanted:
-        raise DatabaseError(
-            "not_migrated",
-            f"schema is at {', '.join(found) or 'nothing'}, this program needs {', '.join(wanted)}",
-        )
+        text = f"schema is at {found or 'nothing'}, this program needs {wanted}"
+        raise DatabaseError("not_migrated", text)
+
+
+def known_revision() -> str:
+    """The revision of the schema that this program needs."""
+    return ", ".join(ScriptDirectory.from_config(_config("")).get_heads())
+
+
+def schema_revision(engine: Engine) -> str:
+    """The revision that the database's schema is at; empty: it has none."""
+    with _seam(), engine.connect() as connection:
+        return ", ".join(MigrationContext.configure(connection).get_current_heads())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from server.cli.backup import backup, restore
 from server.cli.datasets import app as datasets
 from server.cli.devices import app as devices
 from server.cli.history import history
@@ -27,6 +28,8 @@ app = typer.Typer(
 app.command("serve")(serve)
 app.command("migrate")(migrate)
 app.command("worker")(worker)
+app.command("backup")(backup)
+app.command("restore")(restore)
 app.add_typer(models, name="models")
 app.add_typer(versions, name="versions")
 app.add_typer(datasets, name="datasets")
