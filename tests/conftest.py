@@ -159,6 +159,7 @@ class LiveServer:
         import httpx
         import uvicorn
 
+        from server.api.protocol import BoundedHttp
         from server.app import create_app
         from server.settings import load_settings
 
@@ -169,7 +170,9 @@ class LiveServer:
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen()
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            self.app, http=BoundedHttp, log_config=None, timeout_graceful_shutdown=5
+        )
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],))
         # verify=False: no TLS here, and loading the certificates takes a tenth of a second.

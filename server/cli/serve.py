@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
@@ -19,6 +19,9 @@ from server.cli.output import show_record
 from server.errors import ServerError
 from server.settings import Settings, load_settings
 from shared.errors import Unreachable
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 #: Seconds that open requests have to end after a Ctrl-C; followers of a refinement never do.
 STOP_GRACE = 5
@@ -52,15 +55,23 @@ def serve(
     run(settings, as_json)
 
 
-def run(settings: Settings, as_json: bool = False) -> None:
-    """Serve with these settings; prints the URL on stdout once requests are answered."""
+def run(
+    settings: Settings, as_json: bool = False, make: Callable[[Settings], FastAPI] | None = None
+) -> None:
+    """Serve with these settings; prints the URL on stdout once requests are answered.
+
+    `make` builds another app than the server's own.
+    """
+    from server.api.protocol import BoundedHttp
     from server.app import create_app
 
     logs.set_up(settings.log_format, settings.log_level)
-    app = create_app(settings)
+    app = (make or create_app)(settings)
     listening = _listen(settings)
     config = uvicorn.Config(
         app,
+        loop="uvloop",
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=STOP_GRACE,
