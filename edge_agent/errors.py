@@ -57,6 +57,7 @@ class AgentError(OperationError):
         "not_enrolled": "Set `enrolment_token`, so that the agent can enrol.",
         "token_refused": "The server no longer knows this device: remove identity.json to enrol.",
         "no_base": "Offer a package that starts from weights which the device holds, or `full`.",
+        "broken_chain": "Publish the packages again: they do not follow one another.",
         "no_such_weights": "Offer a package: no slot of the device holds these weights.",
         "too_many_attempts": "Look at the error named in the message, then offer a new update.",
         "package_too_large": "Raise `max_package_bytes`, or offer a smaller package.",

@@ -47,6 +47,9 @@ class Journal(BaseModel):
     previous: SlotName | None = Field(default=None, description="The slot to go back to.")
     attempts: int = Field(default=0, description="Starts of this update without progress.")
     received: int = Field(default=0, description="Package bytes held at the last start.")
+    applied: int = Field(
+        default=0, description="Packages of a chain that are applied; the last result is kept."
+    )
     started_at: float = Field(default=0, description="Unix time of the offer.")
     health: Health = "unverified"
     error: Fault | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_agent import files
@@ -10,6 +11,7 @@ from edge_agent.errors import WrongWeights
 from edge_agent.trust import Admitted
 from shared.decode import decode
 from shared.errors import BadResult
+from shared.tensors import Schema
 from shared.weights import WeightsReader
 
 
@@ -33,9 +35,17 @@ def reconstitute(admitted: Admitted, base: Path | None, output: Path) -> str:
             raise WrongWeights(error.message, digests) from error
 
 
-def result_bytes(admitted: Admitted, base: Path | None) -> int:
-    """Size of the new weights, before they are made; raises BadWeights, BadPackage."""
-    with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(WeightsReader(base)) if base else None
-        schema = admitted.package.target_schema(reader.schema if reader else None)
-        return sum(spec.nbytes for spec in schema.values())
+def result_sizes(packages: Iterable[Admitted], base: Path | None) -> list[int]:
+    """Bytes of the weights that each package gives, one applied after the other.
+
+    Known before anything is made. Raises BadWeights, BadPackage.
+    """
+    schema: Schema | None = None
+    if base is not None:
+        with WeightsReader(base) as reader:
+            schema = reader.schema
+    sizes = []
+    for admitted in packages:
+        schema = admitted.package.target_schema(schema)
+        sizes.append(sum(spec.nbytes for spec in schema.values()))
+    return sizes

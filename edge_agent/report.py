@@ -18,7 +18,7 @@ from edge_agent.errors import AgentError
 from shared import coding, methods, package
 from shared.errors import Unreachable
 from shared.tensors import FLOATS
-from shared.wire import Capabilities, Report
+from shared.wire import MAX_CHAIN, Capabilities, Report
 
 #: A device that is away for years must not fill its disk with reports: the oldest go first.
 MAX_PENDING = 100
@@ -91,6 +91,7 @@ def capabilities(directory: Path) -> Capabilities:
         coders=sorted(coding.CODERS),
         dtypes=sorted(FLOATS),
         free_bytes=files.free_bytes(directory),
+        chain=MAX_CHAIN,
     )
 
 

@@ -3,12 +3,14 @@
 <state_dir>/models/<model>/
     current -> slots/a.safetensors      what programs open; replaced atomically
     slots/a.safetensors, slots/b.safetensors
-    package.weft                        the package under way
+    package-<sha256>.weft               the packages under way
+    stage-0.safetensors, ...            what the packages of a chain give on the way; never in use
     journal.json
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -64,19 +66,34 @@ class Slots:
         """Where a package is downloaded to: bytes of one package never mix with another's."""
         return self.directory / f"package-{sha256}.weft"
 
-    def keep_package(self, sha256: str | None) -> None:
-        """Remove all packages but that one."""
+    def keep_packages(self, sha256s: Collection[str]) -> None:
+        """Remove all packages but those."""
+        kept = {self.package(sha256) for sha256 in sha256s}
         for path in self.directory.glob("package-*.weft"):
-            if sha256 is None or path != self.package(sha256):
+            if path not in kept:
                 files.remove(path)
+
+    def stage(self, number: int) -> Path:
+        """Where what a package of a chain gives lies until the next one is applied to it."""
+        return self.directory / f"stage-{number}.safetensors"
+
+    def drop_stages(self, but: int | None = None) -> None:
+        """Remove them all but one."""
+        for path in self.directory.glob("stage-*.safetensors"):
+            if but is None or path != self.stage(but):
+                files.remove(path)
+
+    def stage_bytes(self) -> int:
+        """The space that they take."""
+        return sum(path.stat().st_size for path in self.directory.glob("stage-*.safetensors"))
+
+    def stage_digest(self, number: int) -> str | None:
+        """As `digest`, of a stage."""
+        return _digest(self.stage(number))
 
     def digest(self, name: SlotName) -> str | None:
         """The weights digest of what a slot holds now, read from the disk; None if unreadable."""
-        try:
-            with WeightsReader(self.path(name)) as reader:
-                return reader.digest().hex()
-        except (BadWeights, OSError):
-            return None
+        return _digest(self.path(name))
 
     def size(self, name: SlotName) -> int:
         """Bytes of the file in a slot, 0 where there is none."""
@@ -87,6 +104,14 @@ class Slots:
         """What the slots hold, by reading them: for a device without a journal."""
         found = {name: self.digest(name) for name in SLOTS}
         return {name: Held(digest=digest) for name, digest in found.items() if digest}
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with WeightsReader(path) as reader:
+            return reader.digest().hex()
+    except (BadWeights, OSError):
+        return None
 
 
 def other(name: SlotName | None) -> SlotName:

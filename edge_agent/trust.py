@@ -7,7 +7,8 @@ checks, in order:
     2. the SHA-256 of the file is the one offered;
     3. the header is well formed, and of a format and coder known here;
     4. model, method, base digest and result digest are the ones offered. (A package built by hand
-       may name no model; its digests still bind it.)
+       may name no model; its digests still bind it.) In a chain, a package must give what the next
+       one starts from, and the last one the version's weights.
 
 Signatures will be checked here, before 1: who says that the result digest is a released version.
 """
@@ -28,6 +29,24 @@ from shared.package import PackageReader
 from shared.wire import DesiredModel, PackageOffer
 
 _READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a package must turn out to be. `result`: digest of the weights that it gives."""
+
+    model: str
+    offer: PackageOffer
+    result: str
+
+
+def promises(wanted: DesiredModel) -> list[Promise]:
+    """What is promised of each package of an update, in order."""
+    offers = wanted.packages
+    results = [offer.base_digest or "" for offer in offers[1:]] + [wanted.weights_digest]
+    return [
+        Promise(wanted.model, offer, result) for offer, result in zip(offers, results, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -52,16 +71,15 @@ def obtain(api: DeviceApi, offer: PackageOffer, path: Path, wait: Callable[[floa
 
 
 @contextlib.contextmanager
-def admit(path: Path, wanted: DesiredModel) -> Iterator[Admitted]:
-    """Open the package at `path`, once it is known to be the one in `wanted`.
+def admit(path: Path, promise: Promise) -> Iterator[Admitted]:
+    """Open the package at `path`, once it is known to be the one that was promised.
 
     Raises TrustError, BadPackage.
     """
-    assert wanted.package is not None
-    _check_bytes(path, wanted.package)
+    _check_bytes(path, promise.offer)
     # 3. The header.
-    with PackageReader(path, max_bytes=wanted.package.size) as package:
-        _check_header(package, wanted, wanted.package)
+    with PackageReader(path, max_bytes=promise.offer.size) as package:
+        _check_header(package, promise)
         yield Admitted(package)
 
 
@@ -83,14 +101,14 @@ def _check_bytes(path: Path, offer: PackageOffer) -> None:
         raise TrustError("wrong_hash", f"the package has SHA-256 {found}, not {offer.sha256}")
 
 
-def _check_header(package: PackageReader, wanted: DesiredModel, offer: PackageOffer) -> None:
+def _check_header(package: PackageReader, promise: Promise) -> None:
     # 4. What the header says.
     base = package.base_digest.hex() if package.base_digest else None
     checks = (
-        ("wrong_model", "model", package.header.model or wanted.model, wanted.model),
-        ("wrong_method", "method", _id(package.header.method), _id(offer.method)),
-        ("wrong_base", "base", base, offer.base_digest),
-        ("wrong_result", "result", package.result_digest.hex(), wanted.weights_digest),
+        ("wrong_model", "model", package.header.model or promise.model, promise.model),
+        ("wrong_method", "method", _id(package.header.method), _id(promise.offer.method)),
+        ("wrong_base", "base", base, promise.offer.base_digest),
+        ("wrong_result", "result", package.result_digest.hex(), promise.result),
     )
     for code, what, found, expected in checks:
         if found != expected:

@@ -158,11 +158,20 @@ class DesiredModel(Message):
     chain: list[PackageOffer] | None = None
     held: str | None = None
 
+    @property
+    def packages(self) -> list[PackageOffer]:
+        """All packages that lead to the version, in order: none, one, or a chain."""
+        return [self.package] if self.package else self.chain or []
+
 
 class Desired(Message):
     """The answer for all models of a device; its ETag is the device's generation."""
 
     models: list[DesiredModel] = Field(default_factory=list)
+    report: bool = Field(
+        default=False,
+        description="Tell what you hold of each model: a report in state `idle`, of no assignment.",
+    )
 
 
 class Fault(Message):

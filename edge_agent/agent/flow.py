@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from edge_agent import files, health, trust
+from edge_agent import files, health
 from edge_agent.agent.model import Device, Installation, without
 from edge_agent.config import ModelConfig
-from edge_agent.download import received
 from edge_agent.errors import (
     AgentError,
     DownloadError,
@@ -27,7 +27,6 @@ from edge_agent.errors import (
     WrongWeights,
 )
 from edge_agent.journal import Held, Journal
-from edge_agent.reconstitute import reconstitute, result_bytes
 from edge_agent.slots import other
 from shared.errors import NoSpace, Unreachable, WeftError
 from shared.wire import DesiredModel, Fault, Result, State
@@ -119,8 +118,7 @@ class Update(Installation):
         journal = self.journal
         if journal.state not in BEFORE_SWAPPING | _CHANGING:
             return None
-        offer = self.target.package
-        arrived = received(self.slots.package(offer.sha256)) if offer else 0
+        arrived = self.chain.received
         attempts = 1 if arrived > journal.received else journal.attempts + 1
         self.enter(journal.state, attempts=attempts, received=max(arrived, journal.received))
         if attempts <= self.device.config.max_attempts:
@@ -135,9 +133,10 @@ class Update(Installation):
 
     def _plan(self) -> None:
         """Find out how to come to the target, and whether there is room for it."""
-        target, offer = self.target, self.target.package
+        target, chain = self.target, self.chain
         current = self.slots.current()
-        self.slots.keep_package(offer.sha256 if offer else None)
+        self.slots.keep_packages(chain.sha256s)
+        self.slots.drop_stages()
         if self.device.broken:
             raise self.device.broken
         for name, held in self.journal.slots.items():
@@ -145,45 +144,50 @@ class Update(Installation):
                 state: State = "verifying" if name == current else "staged"
                 self.enter(state, fill=name, previous=current)
                 return
-        if offer is None:
+        if not chain:
             raise AgentError("no_such_weights", f"no slot holds {target.weights_digest}")
+        chain.check()
         limit = self.device.config.max_package_bytes
-        if offer.size > limit:
-            raise AgentError("package_too_large", f"{offer.size} bytes, the limit is {limit}")
+        if chain.size > limit:
+            raise AgentError("package_too_large", f"{chain.size} bytes, the limit is {limit}")
         fill = other(current)
-        base = self.base(offer)
-        self.check_room(self.expected_bytes(offer, base), fill, base)
-        self.enter("downloading", fill=fill, previous=current)
+        base = self.base()
+        self.check_room(self.expected_bytes(base), fill, base)
+        self.enter("downloading", fill=fill, previous=current, applied=0)
 
     def _download(self) -> None:
-        offer = self.offer
-        path = self.slots.package(offer.sha256)
-        trust.obtain(self.device.api, offer, path, self.device.wait)
-        self.enter("downloaded", received=self.offer.size)
+        self.chain.obtain(self.device.api, self.device.wait)
+        self.enter("downloaded", received=self.chain.size)
 
     def _admit(self) -> None:
-        """Look at the package before a slot is given up for it."""
-        with trust.admit(self.slots.package(self.offer.sha256), self.target) as admitted:
-            base = self.base(self.offer)
-            size = result_bytes(admitted, self.slots.path(base) if base else None)
-            self.check_room(size, self.fill, base)
+        """Look at the packages before a slot is given up for them."""
+        base = self.base()
+        sizes = self.chain.result_sizes(self.slots.path(base) if base else None)
+        self.check_room(sizes, self.fill, base)
         self.enter("reconstituting")
 
     def _reconstitute(self) -> None:
         target, fill = self.target, self.fill
         made = Held(digest=target.weights_digest, version=target.version)
         if self.slots.digest(fill) != target.weights_digest:
-            base = self.base(self.offer)
+            base = self.base()
             if base != fill:
                 self.enter("reconstituting", slots=without(self.journal.slots, fill))
                 files.remove(self.slots.path(fill))
-            with trust.admit(self.slots.package(self.offer.sha256), target) as admitted:
-                reconstitute(
-                    admitted, self.slots.path(base) if base else None, self.slots.path(fill)
-                )
+            self._apply(self.slots.path(base) if base else None)
         self.enter("staged", slots={**self.journal.slots, fill: made})
 
+    def _apply(self, base: Path | None) -> None:
+        """Apply the packages one after the other; after a restart, those that are left."""
+        for number in range(self.chain.applied(self.journal.applied), len(self.chain)):
+            self.chain.apply(number, base, self.slots.path(self.fill))
+            if number < len(self.chain) - 1:
+                done = {"applied": number + 1, "attempts": min(self.journal.attempts, 1)}
+                self.enter("reconstituting", **done)
+                self.slots.drop_stages(but=number)
+
     def _stage(self) -> None:
+        self.slots.drop_stages()
         self.enter("swapping")
 
     def _swap(self) -> None:
@@ -284,9 +288,9 @@ def _goes_on(target: DesiredModel, desired: DesiredModel | None) -> bool:
     return _identity(desired)[:2] == _identity(target)[:2]
 
 
-def _identity(wanted: DesiredModel) -> tuple[str, int | None, str | None]:
-    package = wanted.package.sha256 if wanted.package else None
-    return wanted.weights_digest, wanted.assignment, package
+def _identity(wanted: DesiredModel) -> tuple[str, int | None, tuple[str, ...]]:
+    packages = tuple(offer.sha256 for offer in wanted.packages)
+    return wanted.weights_digest, wanted.assignment, packages
 
 
 def _is_away(error: WeftError) -> bool:

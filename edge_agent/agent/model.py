@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent import files
+from edge_agent.agent.chain import Chain, peak_bytes
 from edge_agent.api import DeviceApi
 from edge_agent.config import Config, ModelConfig
-from edge_agent.download import received
 from edge_agent.errors import AgentError
 from edge_agent.journal import Held, Journal, SlotName, load_journal, persist_journal
 from edge_agent.report import Outbox, capabilities
 from edge_agent.slots import Slots
 from shared.errors import NoSpace, WeftError
-from shared.wire import DesiredModel, PackageOffer, Report, Result, State
+from shared.wire import DesiredModel, Report, Result, State
 
 #: What the journal, the reports and a file system's own needs may take beside the weights.
 MARGIN_BYTES = 1 << 20
@@ -69,10 +69,9 @@ class Installation:
         return self.journal.target
 
     @property
-    def offer(self) -> PackageOffer:
-        """The package of the target; there is one from `downloading` to `reconstituting`."""
-        assert self.target.package is not None
-        return self.target.package
+    def chain(self) -> Chain:
+        """The packages of the target; there are some from `downloading` to `reconstituting`."""
+        return Chain(self.slots, self.target)
 
     @property
     def fill(self) -> SlotName:
@@ -90,7 +89,8 @@ class Installation:
 
     def rest(self, settled: DesiredModel | None) -> None:
         """Remove what is no longer needed and be idle."""
-        self.slots.keep_package(None)
+        self.slots.keep_packages(())
+        self.slots.drop_stages()
         self._persist(Journal(slots=self.journal.slots, settled=settled))
 
     def _persist(self, journal: Journal) -> None:
@@ -125,27 +125,29 @@ class Installation:
         self.enter(self.journal.state, slots=without(self.journal.slots, name))
         return False
 
-    def base(self, offer: PackageOffer) -> SlotName | None:
-        """The slot that the package starts from; None if it needs none."""
-        if offer.base_digest is None:
+    def base(self) -> SlotName | None:
+        """The slot that the first package starts from; None if it needs none."""
+        wanted = self.target.packages[0].base_digest
+        if wanted is None:
             return None
         for name, held in self.journal.slots.items():
-            if held.digest == offer.base_digest:
+            if held.digest == wanted:
                 return name
-        raise AgentError("no_base", f"no slot holds {offer.base_digest}")
+        raise AgentError("no_base", f"no slot holds {wanted}")
 
-    def expected_bytes(self, offer: PackageOffer, base: SlotName | None) -> int:
-        """A guess at the size of the new weights, until the package is here."""
+    def expected_bytes(self, base: SlotName | None) -> list[int]:
+        """A guess at what the packages give, until they are here."""
         current = base or self.slots.current()
-        return self.slots.size(current) if current else offer.size
+        offers = self.target.packages
+        return [self.slots.size(current) if current else offer.size for offer in offers]
 
-    def check_room(self, new_bytes: int, fill: SlotName, base: SlotName | None) -> None:
-        """Raise NoSpace unless the rest of the package and the new weights fit on the disk."""
-        offer = self.offer
-        missing = offer.size - received(self.slots.package(offer.sha256))
+    def check_room(self, results: list[int], fill: SlotName, base: SlotName | None) -> None:
+        """Raise NoSpace unless the rest of the packages and what they give fit on the disk."""
+        missing = self.chain.size - self.chain.received
         gained = self.slots.size(fill) if base != fill else 0
+        gained += self.slots.stage_bytes()
         free = files.free_bytes(self.slots.directory)
-        needed = missing + new_bytes + MARGIN_BYTES - gained
+        needed = missing + peak_bytes(results) + MARGIN_BYTES - gained
         if needed > free:
             raise NoSpace("no_space", f"the update needs {needed} bytes, {free} are free")
 

@@ -14,7 +14,7 @@ from edge_agent import files, health, trust
 from edge_agent.api import Backoff
 from edge_agent.config import ModelConfig
 from edge_agent.errors import AgentError, HealthError, TrustError, WrongWeights
-from edge_agent.reconstitute import reconstitute, result_bytes
+from edge_agent.reconstitute import reconstitute, result_sizes
 from edge_agent.report import Outbox
 from edge_agent.slots import Slots
 from shared.errors import BadPackage, NoSpace
@@ -112,9 +112,9 @@ def wanted_and_copy(shelf: Any, folder: Path, name: str, version: int) -> tuple[
 
 def test_the_gate_admits_what_was_offered(shelf: Any, tmp_path: Path) -> None:
     wanted, path = wanted_and_copy(shelf, tmp_path, "xor-12", 2)
-    with trust.admit(path, wanted) as admitted:
+    with trust.admit(path, *trust.promises(wanted)) as admitted:
         assert admitted.package.result_digest.hex() == shelf.digests[2]
-        assert result_bytes(admitted, shelf.weights[1]) == 4 * (24 * 40 + 24 + 10 * 24 + 10)
+        assert result_sizes([admitted], shelf.weights[1]) == [4 * (24 * 40 + 24 + 10 * 24 + 10)]
 
 
 def test_the_gate_looks_again_at_what_lay_on_the_disk(shelf: Any, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_gate_looks_again_at_what_lay_on_the_disk(shelf: Any, tmp_path: Path
         (good[:-1] + bytes([good[-1] ^ 1]), "trust.wrong_hash"),
     ):
         path.write_bytes(data)
-        with pytest.raises(TrustError) as raised, trust.admit(path, wanted):
+        with pytest.raises(TrustError) as raised, trust.admit(path, *trust.promises(wanted)):
             pass
         assert raised.value.code == code
 
@@ -140,7 +140,7 @@ def test_the_gate_holds_the_header_against_the_offer(shelf: Any, tmp_path: Path)
         ({"model": "faces"}, "trust.wrong_model"),
     ):
         offered = wanted.model_copy(update=changes)
-        with pytest.raises(TrustError) as raised, trust.admit(path, offered):
+        with pytest.raises(TrustError) as raised, trust.admit(path, *trust.promises(offered)):
             pass
         assert raised.value.code == code
 

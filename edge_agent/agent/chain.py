@@ -1,0 +1,96 @@
+"""The packages of one update, one or several: each starts from what the one before it gives.
+
+Only what the last one gives goes to a slot. The results in between lie beside the slots, in files
+that nothing ever uses but the next package; each is held against the digest that it must have, and
+removed once the next one is there, so that at most two of them take space at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from edge_agent import trust
+from edge_agent.api import DeviceApi
+from edge_agent.download import received
+from edge_agent.errors import AgentError
+from edge_agent.reconstitute import reconstitute, result_sizes
+from edge_agent.slots import Slots
+from shared.wire import MAX_CHAIN, DesiredModel
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is between the weights that a device holds and those that it should run."""
+
+    slots: Slots
+    target: DesiredModel
+
+    def __len__(self) -> int:
+        return len(self.target.packages)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all packages."""
+        return sum(offer.size for offer in self.target.packages)
+
+    @property
+    def received(self) -> int:
+        """Bytes of them that are here."""
+        return sum(received(self._file(number)) for number in range(len(self)))
+
+    @property
+    def sha256s(self) -> set[str]:
+        """What the packages are known by."""
+        return {offer.sha256 for offer in self.target.packages}
+
+    def check(self) -> None:
+        """Raise AgentError `broken_chain` where one package does not start from another."""
+        offers = self.target.packages
+        if len(offers) > MAX_CHAIN or any(later.base_digest is None for later in offers[1:]):
+            told = f"{len(offers)} packages that do not follow one another"
+            raise AgentError("broken_chain", told)
+
+    def obtain(self, api: DeviceApi, wait: Callable[[float], None]) -> None:
+        """Download what is missing of each package, and check its bytes; see `trust.obtain`."""
+        for number, offer in enumerate(self.target.packages):
+            trust.obtain(api, offer, self._file(number), wait)
+
+    def result_sizes(self, base: Path | None) -> list[int]:
+        """Bytes of the weights that each package gives; raises TrustError, BadPackage."""
+        return result_sizes(self._admitted(), base)
+
+    def applied(self, noted: int) -> int:
+        """How many packages need not be applied again.
+
+        `noted` were; but what the last of them gave must still be there, and sound.
+        """
+        if noted and self.slots.stage_digest(noted - 1) == self._promise(noted - 1).result:
+            return noted
+        self.slots.drop_stages()
+        return 0
+
+    def apply(self, number: int, base: Path | None, output: Path) -> None:
+        """Apply one package: from `base` or the result before it, to the next or to `output`."""
+        source = self.slots.stage(number - 1) if number else base
+        is_last = number == len(self) - 1
+        with trust.admit(self._file(number), self._promise(number)) as admitted:
+            reconstitute(admitted, source, output if is_last else self.slots.stage(number))
+
+    def _admitted(self) -> Iterator[trust.Admitted]:
+        for number in range(len(self)):
+            with trust.admit(self._file(number), self._promise(number)) as admitted:
+                yield admitted
+
+    def _promise(self, number: int) -> trust.Promise:
+        return trust.promises(self.target)[number]
+
+    def _file(self, number: int) -> Path:
+        return self.slots.package(self.target.packages[number].sha256)
+
+
+def peak_bytes(results: list[int]) -> int:
+    """The most that results of a chain take at a time: one while it is made from the one before."""
+    return max(results[0], *(one + other for one, other in pairwise(results)), 0)
