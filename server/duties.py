@@ -11,6 +11,7 @@ lasts), so a duty must stay right when two do it at once.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import socket
 import threading
@@ -29,8 +30,8 @@ log = logging.getLogger("weft.duties")
 #: How long a lease lasts without renewal; it is renewed after a third of that.
 LEASE_SECONDS = 15.0
 
-#: Of this process.
-HOLDER = f"{socket.gethostname()[:60]}-{secrets.token_hex(6)}"
+#: Of this process: its machine, its id there, and what makes it another one after a restart.
+HOLDER = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def hold(
@@ -76,10 +77,10 @@ class Duty:
         name: str,
         interval: float,
         work: Callable[[], object],
-        lease_seconds: float = LEASE_SECONDS,
+        lease_seconds: float | None = None,
     ) -> None:
         self.name = name
-        self._lease = timedelta(seconds=lease_seconds)
+        self._lease = timedelta(seconds=lease_seconds or LEASE_SECONDS)
         self._engine = engine
         self._interval = interval
         self._work = work
