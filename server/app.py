@@ -24,6 +24,8 @@ from server.devices.roster import open_roster
 from server.devices.routes import router as devices
 from server.devices.wire_routes import router as device_plane
 from server.duties import Duty
+from server.history.courier import LOOK_SECONDS as WEBHOOK_SECONDS
+from server.history.courier import Courier
 from server.history.order import adopt_restored
 from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
@@ -35,7 +37,8 @@ from server.publish.refinement import RefinementWork
 from server.publish.routes import router as publish
 from server.registry.routes import router as registry
 from server.rollouts.building import Building, order_missing
-from server.rollouts.deploy import resume_rollouts
+from server.rollouts.evaluation import duty as rollouts_duty
+from server.rollouts.evaluation import evaluate_due
 from server.rollouts.routes import router as rollouts
 from server.service.fleet import Fleet
 from server.service.process import Process
@@ -63,6 +66,7 @@ TAGS = [
     {"name": "devices", "description": "Enrolled devices and what they hold."},
     {"name": "groups", "description": "Saved filters over devices, and what holds for those."},
     {"name": "history", "description": "What happened."},
+    {"name": "webhooks", "description": "Who hears of it."},
     {"name": "device plane", "description": "What agents say and hear."},
     {"name": "service", "description": "The server itself."},
 ]
@@ -122,7 +126,7 @@ def _start(app: FastAPI) -> ExitStack:
         if settings.is_sqlite:
             remove_orphans(engine, blobs)
         adopt_restored(engine)
-        resume_rollouts(engine)
+        evaluate_due(engine)
         app.state.engine, app.state.blobs = engine, blobs
         app.state.readiness = Readiness(engine, blobs)
         app.state.registry = CollectorRegistry()
@@ -141,6 +145,9 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     policies = settling(engine)
     policies.start()
     stack.callback(policies.stop)
+    evaluation = rollouts_duty(engine)
+    evaluation.start()
+    stack.callback(evaluation.stop)
     building = Building(lambda w: lossless_package(engine, blobs, w.version_id, w.base_id))
     stack.callback(building.close)
     app.state.building = building
@@ -149,6 +156,12 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     stack.callback(uploads.stop)
     app.state.uploaded = uploads.ring
     app.state.planning = Planning(Published(), settings.update_budget, building.unbuildable)
+    courier = Courier(engine, settings.webhook_hosts)
+    stack.callback(courier.stop)
+    webhooks = Duty(engine, "webhooks", WEBHOOK_SECONDS, courier.turn)
+    webhooks.start()
+    stack.callback(webhooks.stop)
+    app.state.webhooks = webhooks
     work = RefinementWork(settings, engine, blobs)
     app.state.supervisor = Supervisor(settings, engine, work)
     app.state.supervisor.start()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
-from sqlalchemy import Engine, select, update
+from sqlalchemy import ColumnElement, Engine, select, update
 from sqlalchemy.orm import Session
 
 from server.db import reading, writing
@@ -87,7 +87,8 @@ class Courier:
         """Fill the outbox, and start a sender for each webhook that has something due."""
         fill(self._engine)
         with reading(self._engine) as session:
-            webhooks = session.scalars(_due(select(Delivery.webhook_id)).distinct()).all()
+            query = select(Webhook.id).join(Delivery, Delivery.webhook_id == Webhook.id)
+            webhooks = list(session.scalars(query.where(_due()).distinct()))
         for webhook_id in webhooks:
             self._start(webhook_id)
 
@@ -128,7 +129,8 @@ class Courier:
     def _next(self, webhook_id: int) -> Parcel | None:
         """The oldest delivery of the webhook that is due."""
         with reading(self._engine) as session:
-            mine = _due(select(Delivery, Webhook)).where(Webhook.id == webhook_id)
+            query = select(Delivery, Webhook).join(Webhook, Delivery.webhook_id == Webhook.id)
+            mine = query.where(Webhook.id == webhook_id, _due())
             row = session.execute(mine.order_by(Delivery.id).limit(1)).one_or_none()
             if row is None:
                 return None
@@ -154,11 +156,10 @@ class Courier:
             return Outcome(None, (str(error) or type(error).__name__)[:500])
 
 
-def _due(query: select) -> select:  # type: ignore[valid-type]
-    """Restricted to what can be sent now."""
-    return query.join(Webhook, Delivery.webhook_id == Webhook.id).where(  # type: ignore[attr-defined]
-        Delivery.state == "pending", Delivery.due_at <= now(), Webhook.state == "active"
-    )
+def _due() -> ColumnElement[bool]:
+    """The condition on deliveries, joined to their webhooks, that can be sent now."""
+    pending = (Delivery.state == "pending") & (Delivery.due_at <= now())
+    return pending & (Webhook.state == "active")
 
 
 def _post(client: httpx.Client, parcel: Parcel) -> Outcome:
@@ -197,7 +198,7 @@ def settle(session: Session, delivery_id: int, outcome: Outcome) -> None:
 
 def delay(attempts: int) -> timedelta:
     """How long to wait after so many failed attempts: twice as long each time, give or take 20%."""
-    doubled = FIRST_DELAY * 2 ** min(attempts - 1, 30)
+    doubled = FIRST_DELAY * (1 << min(attempts - 1, 30))
     return min(doubled, LONGEST_DELAY) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 

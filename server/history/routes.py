@@ -1,4 +1,4 @@
-"""Routes of the history under /api/v1: events and lineage."""
+"""Routes of the history under /api/v1: events, lineage, webhooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from fastapi import APIRouter
 from server.auth import Operator
 from server.history.event_routes import router as events
 from server.history.lineage_routes import router as lineage
+from server.history.webhook_routes import router as webhooks
 
 router = APIRouter(prefix="/api/v1", dependencies=[Operator])
 router.include_router(events)
 router.include_router(lineage)
+router.include_router(webhooks)
