@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Select, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from server.errors import BadRequest
+from server.tables import Moment
 
 MAX_ITEMS = 500
 
@@ -108,13 +109,13 @@ def decode(cursor: str, columns: Sequence[Column]) -> list[Any]:
 
 
 def _read(value: Any, column: Column) -> Key:
-    if column.type.python_type is not datetime:
+    if not isinstance(column.type, Moment):
         return value  # type: ignore[no-any-return]
     return datetime.fromisoformat(value).astimezone(UTC)
 
 
 def _fits(value: object, column: Column) -> bool:
-    wanted = column.type.python_type
-    if wanted is datetime:
+    if isinstance(column.type, Moment):
         return isinstance(value, str)
+    wanted = column.type.python_type
     return type(value) is wanted and (not isinstance(value, int) or 0 <= value < 1 << 63)
