@@ -17,6 +17,7 @@ from server.errors import BadRequest
 MAX_DEPTH = 32
 
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+PAIRS = re.compile(rb"\[\]|\{\}")
 NOT_BRACKETS = re.compile(rb"[^\[\]{}]+")
 NO_NUMBER = re.compile(rb"NaN|Infinity")
 
@@ -61,8 +62,8 @@ def _is_deep(body: bytes) -> bool:
     """Whether brackets nest too deep: each pass takes off the innermost pairs, one level."""
     left = NOT_BRACKETS.sub(b"", STRINGS.sub(b"", body))
     for _ in range(MAX_DEPTH):
-        inner = left.replace(b"[]", b"").replace(b"{}", b"")
-        if inner == left:
-            return False  # nothing left, or no JSON at all, which its reader will say
-        left = inner
+        outer = PAIRS.sub(b"", left)
+        if outer == left:  # none is left, or those left have no other half
+            return len(left) > MAX_DEPTH
+        left = outer
     return bool(left)
