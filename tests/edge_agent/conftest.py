@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -232,6 +233,15 @@ class Bench:
     @property
     def folder(self) -> Path:
         return self.config.state_dir / "models" / MODEL
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings as the environment of a process."""
+        given = {
+            f"WEFT_AGENT_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.settings.items()
+        }
+        return {**os.environ, **given, "WEFT_AGENT_LOG_LEVEL": "debug"}
 
     def round(self) -> list[str]:
         """A new agent: recover, one round; returns the codes of what went wrong."""

@@ -36,24 +36,14 @@ sys.exit(cli.main(sys.argv[3:]))
 """
 
 
-def environment(settings: dict[str, Any]) -> dict[str, str]:
-    """The settings as the environment of a process."""
-    given = {
-        f"WEFT_AGENT_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in settings.items()
-    }
-    given["WEFT_AGENT_LOG_LEVEL"] = "debug"
-    return {**os.environ, **given}
-
-
-def agent(settings: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+def agent(bench: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge_agent.cli", *arguments]
-    return subprocess.run(command, env=environment(settings), capture_output=True, text=True)
+    return subprocess.run(command, env=bench.environment, capture_output=True, text=True)
 
 
-def killed(settings: dict[str, Any], when: str, state: str) -> int:
+def killed(bench: Any, when: str, state: str) -> int:
     command = [sys.executable, "-c", KILLER, when, state, "once"]
-    return subprocess.run(command, env=environment(settings), capture_output=True).returncode
+    return subprocess.run(command, env=bench.environment, capture_output=True).returncode
 
 
 @pytest.mark.parametrize(
@@ -77,7 +67,7 @@ def test_killed_anywhere_it_goes_on_and_reports_once(
     bench.settings["models"]["digits"]["initial"] = str(shelf.weights[1])
     bench.round()
     plane.offer(shelf, shelf.wanted(2, "xor-12"))
-    assert killed(bench.settings, when, state) == -signal.SIGKILL
+    assert killed(bench, when, state) == -signal.SIGKILL
     assert bench.in_use() in (shelf.digests[1], shelf.digests[2])
     assert bench.round() == []
     assert bench.in_use() == shelf.digests[2]
@@ -93,7 +83,7 @@ def test_killed_when_the_base_has_just_been_replaced(
         plane.offer(shelf, shelf.wanted(version, package, plane.generation))
         assert bench.round() == []
     plane.offer(shelf, shelf.wanted(3, "xor-23", 9))
-    assert killed(bench.settings, when, "staged") == -signal.SIGKILL
+    assert killed(bench, when, "staged") == -signal.SIGKILL
     assert bench.in_use() == shelf.digests[1]
     assert bench.round() == []
     assert bench.in_use() == shelf.digests[3]
@@ -107,7 +97,7 @@ def test_killed_while_rolling_back_it_ends_on_the_old_weights(
         "health_command": ["false"],
     }
     plane.offer(shelf, shelf.wanted(2, "xor-12"))
-    assert killed(bench.settings, "after", "rolled_back") == -signal.SIGKILL
+    assert killed(bench, "after", "rolled_back") == -signal.SIGKILL
     assert bench.in_use() == shelf.digests[2]
     assert bench.round() == []
     assert bench.in_use() == shelf.digests[1]
@@ -117,8 +107,8 @@ def test_killed_while_rolling_back_it_ends_on_the_old_weights(
 def test_a_package_that_crashes_the_agent_is_given_up(bench: Any, plane: Any, shelf: Any) -> None:
     bench.settings["max_attempts"] = 2
     plane.offer(shelf, shelf.wanted(1, "full-1"))
-    assert killed(bench.settings, "before", "staged") == -signal.SIGKILL
-    assert killed(bench.settings, "before", "staged") == -signal.SIGKILL
+    assert killed(bench, "before", "staged") == -signal.SIGKILL
+    assert killed(bench, "before", "staged") == -signal.SIGKILL
     journal = load_journal(bench.folder / "journal.json")
     assert journal is not None
     assert (journal.state, journal.attempts) == ("reconstituting", 2)
@@ -145,9 +135,7 @@ def test_sigterm_in_the_middle_of_a_download_ends_cleanly(
     plane.faults = [stall]
     plane.offer(shelf, shelf.wanted(1, "full-1"))
     command = [sys.executable, "-m", "edge_agent.cli", "run"]
-    process = subprocess.Popen(
-        command, env=environment(bench.settings), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, env=bench.environment, stderr=subprocess.PIPE, text=True)
     assert reached.wait(60)
     process.terminate()
     _, said = process.communicate(timeout=60)
@@ -171,7 +159,7 @@ def test_run_goes_on_polling_until_it_is_stopped(bench: Any, plane: Any, shelf: 
 
     plane.faults.append(count)
     command = [sys.executable, "-m", "edge_agent.cli", "run"]
-    with subprocess.Popen(command, env=environment(bench.settings)) as process:
+    with subprocess.Popen(command, env=bench.environment) as process:
         for _ in range(3):
             assert thrice.acquire(timeout=60)
         process.terminate()
@@ -179,15 +167,15 @@ def test_run_goes_on_polling_until_it_is_stopped(bench: Any, plane: Any, shelf: 
 
 
 def test_once_and_status_as_json(bench: Any, plane: Any, shelf: Any) -> None:
-    before = agent(bench.settings, "status", "--json")
+    before = agent(bench, "status", "--json")
     assert json.loads(before.stdout)["device_id"] is None
     plane.offer(shelf, shelf.wanted(1, "full-1"))
-    done = agent(bench.settings, "once", "--json")
+    done = agent(bench, "once", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["errors"] == []
     assert said["models"]["digits"]["version"] == 1
-    after = json.loads(agent(bench.settings, "status", "--json").stdout)
+    after = json.loads(agent(bench, "status", "--json").stdout)
     assert after["device_id"] == "device-1"
     assert after["models"]["digits"]["weights_digest"] == shelf.digests[1]
     assert Path(after["models"]["digits"]["current"]).resolve().name == "a.safetensors"
@@ -196,7 +184,7 @@ def test_once_and_status_as_json(bench: Any, plane: Any, shelf: Any) -> None:
 
 def test_once_says_when_the_server_is_away(bench: Any) -> None:
     bench.settings["server"] = "http://127.0.0.1:9"  # discard: nothing listens
-    done = agent(bench.settings, "once", "--json")
+    done = agent(bench, "once", "--json")
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "server.unreachable"
     assert "Traceback" not in done.stderr
@@ -204,7 +192,7 @@ def test_once_says_when_the_server_is_away(bench: Any) -> None:
 
 def test_once_fails_where_an_update_fails(bench: Any, plane: Any, shelf: Any) -> None:
     plane.offer(shelf, shelf.wanted(2, "xor-12"))
-    done = agent(bench.settings, "once", "--json")
+    done = agent(bench, "once", "--json")
     assert done.returncode == 2
     assert [error["code"] for error in json.loads(done.stdout)["errors"]] == ["agent.no_base"]
 
@@ -229,13 +217,12 @@ def test_a_running_agent_loads_nothing_of_the_server() -> None:
     )
 
 
-def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
-    settings = {"server": "http://127.0.0.1:1", "state_dir": str(tmp_path), "models": {"m": {}}}
+def test_a_reader_that_has_seen_enough_is_no_mistake(bench: Any) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "edge_agent.cli", "status"]
     done = subprocess.run(
-        command, env=environment(settings), stdout=writer, stderr=subprocess.PIPE, text=True
+        command, env=bench.environment, stdout=writer, stderr=subprocess.PIPE, text=True
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
