@@ -290,6 +290,10 @@ class Group(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
+#: `DeviceModel.state` after a restore, until the device has told what it holds.
+NOT_TOLD = "unknown"
+
+
 class DeviceModel(Base):
     """What one device holds of one model, as far as it has said.
 

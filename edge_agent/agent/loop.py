@@ -16,7 +16,7 @@ from edge_agent.errors import AgentError, DownloadError, ServerAway
 from edge_agent.report import Outbox, capabilities
 from shared.decode import known_answer
 from shared.errors import BadResult, Unreachable, WeftError
-from shared.wire import DesiredModel, Enrolment, HeldModel
+from shared.wire import DesiredModel, Enrolment, HeldModel, Report
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,24 @@ class Agent:
                 _log.warning("%s: offered, but not in this device's configuration", name)
         for name, update in self.updates.items():
             update.consider(self._wanted.get(name))
+        if answer.desired is not None and answer.desired.report:
+            self._tell()
         return answer.interval
+
+    def _tell(self) -> None:
+        """Report what is held of each model: the server was restored, and may know less."""
+        for name, update in self.updates.items():
+            held = _holding(update)
+            report = Report(
+                counter=1,  # the outbox gives the real one
+                model=name,
+                result="committed",
+                state="idle",
+                weights_digest=held.current,
+                slots=held.slots,
+                capabilities=capabilities(self._config.state_dir),
+            )
+            self._outbox.add(report)
 
     def _drive(self, updates: list[Update]) -> list[WeftError]:
         """Drive each; what fails for one model does not hold back another."""

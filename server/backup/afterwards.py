@@ -21,6 +21,7 @@ from server.backup.rows import tables
 from server.history.events import record
 from server.history.order import number_by_ids
 from server.tables import (
+    NOT_TOLD,
     Assignment,
     DeviceModel,
     Installation,
@@ -34,12 +35,10 @@ from server.tables import (
 IDS_AHEAD: Final = 10_000_000
 BIG_IDS_AHEAD: Final = 1_000_000_000
 
-#: `DeviceModel.state` until the device has told what it holds.
-UNKNOWN: Final = "unknown"
-
 _UNPLANNED: Final[dict[str, Any]] = {
     "state": "idle",
     "held": None,
+    "held_detail": None,
     "package_id": None,
     "chain": None,
     "size_bytes": None,
@@ -56,7 +55,7 @@ def adjust(session: Session, manifest: Manifest) -> None:
     number_by_ids(session)
     _requeue(session)
     _replan(session)
-    session.execute(update(DeviceModel).values(state=UNKNOWN))
+    session.execute(update(DeviceModel).values(state=NOT_TOLD))
     for table in tables():
         if table.autoincrement_column is not None:
             _jump(session, table)
@@ -70,8 +69,8 @@ def _requeue(session: Session) -> None:
 
 
 def _replan(session: Session) -> None:
-    still = Assignment.finished_at.is_(None)
-    session.execute(update(Assignment).where(still).values(created_at=now(), **_UNPLANNED))
+    still = Assignment.finished_at.is_(None) & (Assignment.state != "waiting")
+    session.execute(update(Assignment).where(still).values(admitted_at=now(), **_UNPLANNED))
     active = Rollout.finished_at.is_(None)
     session.execute(update(Rollout).where(active).values(due_at=now()))
     soaking = active & Rollout.phase_done_at.is_not(None)

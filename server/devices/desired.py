@@ -22,7 +22,18 @@ from server.history.events import ids_of, record
 from server.planner.offers import Planned, Planning
 from server.planner.paths import Offer, Path
 from server.planner.plan import Build, Download, Hold, Wanted, bytes_of, way_of
-from server.tables import Assignment, Device, DeviceModel, Json, Model, Rollout, Version, now
+from server.rollouts.offering import hold_reason, number_in_use, state_offered
+from server.tables import (
+    NOT_TOLD,
+    Assignment,
+    Device,
+    DeviceModel,
+    Json,
+    Model,
+    Rollout,
+    Version,
+    now,
+)
 from shared.wire import PACKAGES_PATH, Desired, DesiredModel, PackageOffer
 
 
@@ -58,13 +69,27 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
     models: list[DesiredModel] = []
     wanted: list[Wanted] = []
     for row in session.execute(query):
-        assignment, _, version, model, held = row
-        planned = planning.plan_for(session, device, held, version, assignment)  # 1
+        assignment, rollout, version, model, held = row
+        assignment.reached_at = assignment.reached_at or now()
+        number = number_in_use(session, model.id, held.weights_digest)
+        own = hold_reason(rollout, assignment, number, version.number, now())
+        planned = (
+            Planned(Hold(own))
+            if own is not None
+            else planning.plan_for(session, device, held, version, assignment)  # 1
+        )
         path = _store(session, device, row, planned)  # 2
         if isinstance(planned.plan, Build):
             wanted.append(planned.plan.wanted)
         models.append(_describe(model, version, assignment, path))
-    return Answer(device.generation, Desired(models=models), wanted)
+    desired = Desired(models=models, report=_has_not_told(session, device_id))
+    return Answer(device.generation, desired, wanted)
+
+
+def _has_not_told(session: Session, device_id: str) -> bool:
+    """Whether the server was restored, and has not heard since what the device holds."""
+    mine = (DeviceModel.device_id == device_id) & (DeviceModel.state == NOT_TOLD)
+    return session.scalar(select(DeviceModel.device_id).where(mine).limit(1)) is not None
 
 
 def _store(
@@ -124,7 +149,8 @@ def _offer(
     _tell_anew(device, assignment)
     assignment.held = assignment.held_detail = None
     assignment.package_id, assignment.chain, assignment.size_bytes = last, chain, bytes_of(path)
-    assignment.state, assignment.offered_at = "offered", assignment.offered_at or now()
+    assignment.state = state_offered(assignment.state)
+    assignment.offered_at = assignment.offered_at or now()
     told: dict[str, Any] = {"way": way_of(path), "bytes": bytes_of(path), "packages": ids, **about}
     record(session, "assignment.offered", told, **ids_of(assignment, rollout))
 
