@@ -18,6 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -74,7 +75,8 @@ def _new_enough(place: Path) -> Path:
 class Postgres:
     """A running PostgreSQL; `url` is that of its first database."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, str] = OPTIONS) -> None:
+        self._options = options
         self._binaries = find_binaries()
         self._user = _other_user() if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="weft-postgres-"))
@@ -144,7 +146,9 @@ class Postgres:
         return self._folder / "data"
 
     def _command(self, port: int) -> list[str]:
-        options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
+        options = [
+            word for name, value in self._options.items() for word in ("-c", f"{name}={value}")
+        ]
         return [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(port), *options]
 
     def _as_user(self, dies: bool = False) -> list[str]:

@@ -1,0 +1,1 @@
+"""`make bench-load`: what polls and large rollouts cost a server."""
