@@ -23,7 +23,7 @@ from server.devices.presence import Presence
 from server.devices.roster import open_roster
 from server.devices.routes import router as devices
 from server.devices.wire_routes import router as device_plane
-from server.duties import Duty
+from server.duties import Duty, release_all
 from server.history.courier import LOOK_SECONDS as WEBHOOK_SECONDS
 from server.history.courier import Courier
 from server.history.order import adopt_restored
@@ -124,6 +124,7 @@ def _start(app: FastAPI) -> ExitStack:
         # Where other processes may run, what is still being written must be left alone.
         blobs.sweep(now() if settings.is_sqlite else now() - UNFINISHED)
         if settings.is_sqlite:
+            release_all(engine)
             remove_orphans(engine, blobs)
         adopt_restored(engine)
         evaluate_due(engine)

@@ -122,6 +122,10 @@ class BadRollout(UserError):
     codes: ClassVar[dict[str, str]] = {
         "not_found": "Run `weft rollouts list` to see the rollouts.",
         "not_active": "Nothing to do: the rollout has ended.",
+        "wrong_state": "Look at the rollout's state; the message says which one it must have.",
+        "nothing_to_retry": "Run `weft rollouts devices` to see what has become of each device.",
+        "no_previous_version": "Name the version to go back to.",
+        "wrong_version": "Name another version to go back to.",
     }
 
 
@@ -131,6 +135,7 @@ class BadDevice(UserError):
     area = "device"
     codes: ClassVar[dict[str, str]] = {
         "not_found": "Run `weft devices list` to see the devices.",
+        "ambiguous": "Give the id of the device that you mean.",
         "enrolment_closed": "Set WEFT_ENROLMENT_TOKEN on the server.",
         "bad_enrolment_token": "Use the enrolment token of this server.",
         "unauthorized": "Enrol the device again.",

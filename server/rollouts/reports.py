@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from server.errors import BadDevice
 from server.history.events import ids_of, record
-from server.rollouts.deploy import bump, end_if_done
+from server.rollouts.admission import bump
+from server.rollouts.evaluation import settle
+from server.rollouts.returning import bring_back
 from server.rollouts.states import FINAL, may_follow, state_after
 from server.tables import Assignment, Rollout, Version, now
 from shared.wire import Report
@@ -19,30 +21,41 @@ def take_assignment_report(session: Session, device_id: str, report: Report) -> 
     """Put the assignment that a report is about into the state that follows.
 
     A report on an assignment that has ended already (superseded while the device worked) changes
-    nothing but is kept as an event. Raises BadDevice `unknown_assignment`.
+    nothing there but is kept as an event; so is one on an assignment that was made after the backup
+    from which the server was restored. Raises BadDevice `unknown_assignment` for another device's.
     """
-    if report.assignment is None:
-        return
     assignment = _assignment_of(session, device_id, report.assignment)
+    if assignment is None:
+        return
     rollout = session.get_one(Rollout, assignment.rollout_id)
     target = session.get_one(Version, rollout.version_id).weights_digest
     state = state_after(report.result, report.state, report.weights_digest == target)
     if not may_follow(assignment.state, state):
         record(session, "assignment.late_report", _told(report), **ids_of(assignment, rollout))
+        # A newer rollout may have closed the matter while the device was still busy with this one.
+        bring_back(session, device_id, report.model, report.weights_digest, assignment.id)
         return
     assignment.state, assignment.error = state, _error(report, state)
     record(session, f"assignment.{state}", _told(report), **ids_of(assignment, rollout))
     if state in FINAL:
         assignment.result, assignment.finished_at, assignment.held = report.result, now(), None
         bump(session, [device_id])
-        session.flush()
-        end_if_done(session, rollout)
+        settle(session, {rollout.id, *_waiting_for(session, rollout)})
 
 
-def _assignment_of(session: Session, device_id: str, assignment_id: int) -> Assignment:
-    wanted = (Assignment.id == assignment_id) & (Assignment.device_id == device_id)
-    found = session.scalar(select(Assignment).where(wanted))
-    if found is None:
+def _waiting_for(session: Session, rollout: Rollout) -> list[int]:
+    """Newer rollouts of the model, which may take the device over now that it is free."""
+    newer = (Rollout.model_id == rollout.model_id) & (Rollout.id > rollout.id)
+    return list(session.scalars(select(Rollout.id).where(newer, Rollout.state == "active")))
+
+
+def _assignment_of(
+    session: Session, device_id: str, assignment_id: int | None
+) -> Assignment | None:
+    if assignment_id is None:
+        return None
+    found = session.get(Assignment, assignment_id)
+    if found is not None and found.device_id != device_id:
         raise BadDevice("unknown_assignment", f"assignment {assignment_id} is not this device's")
     return found
 

@@ -1,14 +1,11 @@
-"""Routes of rollouts under /api/v1."""
+"""Routes of rollouts under /api/v1: create, list, show."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from server.api.context import EngineDep
 from server.api.idempotency import OnceDep
@@ -16,122 +13,19 @@ from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
+from server.filters import check, rollouts_where
 from server.registry.models import find_model
 from server.registry.versions import find_version
-from server.rollouts.deploy import (
-    abort_rollout,
-    admit_rest,
-    count_states,
-    find_rollout,
-    start_rollout,
-)
-from server.tables import Assignment, Device, Model, Package, Rollout, Version
-from shared.wire import ModelName
+from server.rollouts.deploy import create_rollout, find_rollout
+from server.rollouts.order_routes import router as orders
+from server.rollouts.paths import RolloutPath
+from server.rollouts.schemas import AssignmentOut, RolloutDetailOut, RolloutIn, RolloutOut
+from server.rollouts.showing import describe_assignment, describe_rollout, describe_whole
+from server.tables import Assignment, Rollout
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], dependencies=[Operator])
 
-RolloutPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the rollout.")]
-
-
-class RolloutIn(BaseModel):
-    """A rollout to start: every device of the model goes to the version."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"model": "digits", "version": 2}]}
-    )
-
-    model: ModelName
-    version: int = Field(ge=1, lt=1 << 31, description="Number of the version.")
-
-
-class RolloutOut(BaseModel):
-    """A rollout, with its assignments counted by state."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 2,
-                    "model": "digits",
-                    "version": 2,
-                    "state": "active",
-                    "assignments": {"committed": 1, "offered": 1},
-                    "created_at": "2026-03-01T10:12:00Z",
-                    "finished_at": None,
-                }
-            ]
-        }
-    )
-
-    id: int
-    model: str
-    version: int
-    state: str = Field(description="active | finished | aborted")
-    assignments: dict[str, int] = Field(description="State -> number of devices.")
-    created_at: datetime
-    finished_at: datetime | None
-
-
-class AssignmentOut(BaseModel):
-    """One device in one rollout."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 3,
-                    "rollout": 2,
-                    "device_id": "0b9e1c9e-5b0c-4a55-9a0e-6a8e7f3f1c11",
-                    "device": "line3-cam1",
-                    "state": "committed",
-                    "held": None,
-                    "package": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                    "result": "committed",
-                    "error": None,
-                    "created_at": "2026-03-01T10:12:00Z",
-                    "offered_at": "2026-03-01T10:12:20Z",
-                    "finished_at": "2026-03-01T10:12:22Z",
-                }
-            ]
-        }
-    )
-
-    id: int
-    rollout: int
-    device_id: str
-    device: str = Field(description="Name of the device.")
-    state: str
-    held: str | None = Field(description="Why nothing is offered yet.")
-    package: str | None = Field(description="SHA-256 of the package; null: 0 bytes needed.")
-    result: str | None = Field(description="Result word of the device's report.")
-    error: dict[str, Any] | None
-    created_at: datetime
-    offered_at: datetime | None
-    finished_at: datetime | None
-
-
-def describe_rollout(session: Session, rollout: Rollout) -> RolloutOut:
-    """The rollout as the API shows it."""
-    return RolloutOut(
-        id=rollout.id,
-        model=session.get_one(Model, rollout.model_id).name,
-        version=session.get_one(Version, rollout.version_id).number,
-        state=rollout.state,
-        assignments=count_states(session, rollout),
-        created_at=rollout.created_at,
-        finished_at=rollout.finished_at,
-    )
-
-
-def _describe_assignment(session: Session, row: Assignment) -> AssignmentOut:
-    package = session.get(Package, row.package_id) if row.package_id is not None else None
-    same = AssignmentOut.model_fields.keys() - {"rollout", "device", "package"}
-    return AssignmentOut(
-        **{name: getattr(row, name) for name in same},
-        rollout=row.rollout_id,
-        device=session.get_one(Device, row.device_id).name,
-        package=package.sha256 if package is not None else None,
-    )
+FILTER_CODES = ("filter.syntax", "filter.unknown_field", "filter.bad_value", "filter.too_long")
 
 
 @router.post(
@@ -139,39 +33,47 @@ def _describe_assignment(session: Session, row: Assignment) -> AssignmentOut:
     summary="Start a rollout",
     status_code=201,
     response_model=RolloutOut,
-    responses=answers("model.not_found", "version.not_found", "request.key_reused"),
-)
+    responses=answers(
+        "model.not_found", "version.not_found", "request.key_reused", *FILTER_CODES
+    ),
+)  # fmt: skip
 def post_rollout(body: RolloutIn, engine: EngineDep, once: OnceDep) -> Response:
-    """Assign the version to every device of the model, at once.
+    """Move devices of the model to the version, in phases.
 
-    Each device gets at its next poll the smallest package that takes it there; where there is
-    none, a `full` package is built for it. Open assignments of older rollouts are superseded.
+    Each device gets at its next poll the smallest package that takes it there. Devices that an
+    older rollout has not finished with are taken over from it. In a large fleet the answer comes
+    before the first devices are admitted.
     """
-    started: list[int] = []
     with writing(engine) as session:
 
         def create() -> RolloutOut:
             model = find_model(session, body.model)
-            rollout = start_rollout(session, model, find_version(session, model, body.version))
-            started.append(rollout.id)
+            version = find_version(session, model, body.version)
+            if body.filter is not None:
+                check("devices", body.filter)
+            rollout = body.as_row(model.id, version.id)
+            asked = body.model_dump(exclude_defaults=True, exclude={"model", "start"})
+            create_rollout(session, rollout, asked, start=body.start)
             return describe_rollout(session, rollout)
 
-        answer = once.answer(session, create)
-    for rollout_id in started:
-        admit_rest(engine, rollout_id)
-    return answer
+        return once.answer(session, create)
 
 
 @router.get(
     "",
     summary="List rollouts",
-    responses=answers("model.not_found", "request.bad_cursor"),
+    responses=answers("model.not_found", "request.bad_cursor", *FILTER_CODES),
 )
 def get_rollouts(
     engine: EngineDep,
     part: SliceDep,
     model: Annotated[str | None, Query(description="Name of a model.")] = None,
-    state: Annotated[str | None, Query(description="active | finished | aborted")] = None,
+    state: Annotated[
+        str | None, Query(description="ready | active | paused | finished | aborted")
+    ] = None,
+    filter_: Annotated[
+        str | None, Query(alias="filter", min_length=1, description="RSQL; see docs/filters.md.")
+    ] = None,
 ) -> Page[RolloutOut]:
     """Rollouts, newest first."""
     with reading(engine) as session:
@@ -180,15 +82,17 @@ def get_rollouts(
             query = query.where(Rollout.model_id == find_model(session, model).id)
         if state is not None:
             query = query.where(Rollout.state == state)
+        if filter_ is not None:
+            query = query.where(rollouts_where(session, filter_))
         rows, after = page_of(session, query, Rollout.id, part, descending=True)
         return Page(items=[describe_rollout(session, row) for row in rows], next=after)
 
 
 @router.get("/{rollout_id}", summary="Show a rollout", responses=answers("rollout.not_found"))
-def get_rollout(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
-    """One rollout."""
+def get_rollout(rollout_id: RolloutPath, engine: EngineDep) -> RolloutDetailOut:
+    """One rollout, phase by phase."""
     with reading(engine) as session:
-        return describe_rollout(session, find_rollout(session, rollout_id))
+        return describe_whole(session, find_rollout(session, rollout_id))
 
 
 @router.get(
@@ -197,24 +101,19 @@ def get_rollout(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
     responses=answers("rollout.not_found", "request.bad_cursor"),
 )
 def get_assignments(
-    rollout_id: RolloutPath, engine: EngineDep, part: SliceDep
+    rollout_id: RolloutPath,
+    engine: EngineDep,
+    part: SliceDep,
+    state: Annotated[str | None, Query(description="Only those in this state.")] = None,
 ) -> Page[AssignmentOut]:
     """What has become of each device in the rollout."""
     with reading(engine) as session:
         rollout = find_rollout(session, rollout_id)
         query = select(Assignment).where(Assignment.rollout_id == rollout.id)
+        if state is not None:
+            query = query.where(Assignment.state == state)
         rows, after = page_of(session, query, Assignment.id, part)
-        return Page(items=[_describe_assignment(session, row) for row in rows], next=after)
+        return Page(items=[describe_assignment(session, row) for row in rows], next=after)
 
 
-@router.post(
-    "/{rollout_id}/abort",
-    summary="Abort a rollout",
-    responses=answers("rollout.not_found", "rollout.not_active"),
-)
-def post_abort(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
-    """Take back what has not ended; devices that have committed keep the new weights."""
-    with writing(engine) as session:
-        rollout = find_rollout(session, rollout_id)
-        abort_rollout(session, rollout)
-        return describe_rollout(session, rollout)
+router.routes.extend(orders.routes)

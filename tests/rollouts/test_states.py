@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from server.rollouts.states import FINAL, OPEN, PATH, may_follow, state_after
+from server.rollouts.states import FINAL, OF_DEVICES, OPEN, PATH, may_follow, state_after
 from shared.wire import State
 
 
 def test_the_states_are_those_of_the_wire():
-    assert set(State.__args__) == FINAL | OPEN
+    assert set(State.__args__) == OF_DEVICES
+    assert OF_DEVICES | {"waiting", "timed_out", "unreached"} == FINAL | OPEN
 
 
 @pytest.mark.parametrize("before", sorted(FINAL))

@@ -69,6 +69,8 @@ class Snapshot:
     blocked: int = 0
     held: int = 0
     """Of those updating: how many cannot be offered anything yet."""
+    closed: bool = False
+    """Whether no device can come any more."""
     phase: int = 0
     phase_done_at: datetime | None = None
 

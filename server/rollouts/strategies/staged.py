@@ -1,5 +1,6 @@
 """Phase by phase: the phases that the operator named, each a share of all devices.
 
+0. no device, and none can come                  -> Finish
 1. a rule that is broken                        -> Abort
 2. devices that wait to be admitted once more   -> AdmitAgain, as far as the cap allows
 3. the phase's quota is not admitted yet        -> Admit, as far as the cap allows
@@ -59,6 +60,8 @@ def step_by(
     plan: Plan, now: Snapshot, at: datetime, quota: Quota, soak_seconds: int, is_last: bool
 ) -> Step:
     """The next step, for any way to say how large a phase is."""
+    if now.closed and now.devices == 0:  # 0
+        return Finish(Reason("no_devices", "no device is left for this rollout"))
     broken = broken_rule(plan, now)
     if broken is not None:  # 1
         return Abort(broken)

@@ -1,0 +1,168 @@
+"""Admits devices to a rollout, a batch in one transaction.
+
+A device that an older rollout has open is taken over from it, as long as it has not begun to swap.
+The caller has raised the rollout's revision in the same transaction: that is what keeps two
+evaluators from admitting for the same free place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import (
+    CursorResult,
+    Select,
+    String,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    not_,
+    null,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import Session, aliased
+
+from server.history.events import ids_of, record
+from server.rollouts import membership
+from server.rollouts.draw import place
+from server.rollouts.states import BEFORE_SWAP
+from server.tables import Assignment, Device, DeviceModel, Model, Rollout, Version
+
+
+def choose(session: Session, rollout: Rollout, count: int) -> list[str]:
+    """The next devices in the order of the draw, of those that wait."""
+    query = membership.waiting(session, rollout)
+    if query is None:
+        return []
+    free = query.where(not_(membership.blocked(rollout.model_id)))
+    return list(session.scalars(free.order_by(place(rollout.id), Device.id).limit(count)))
+
+
+def choose_again(session: Session, rollout: Rollout, count: int) -> list[str]:
+    """The next devices, of those that an operator had retried."""
+    query = (
+        select(Device.id)
+        .join(Assignment, Assignment.device_id == Device.id)
+        .where(Assignment.rollout_id == rollout.id, Assignment.state == "waiting")
+    )
+    return list(session.scalars(query.order_by(place(rollout.id), Device.id).limit(count)))
+
+
+def admit(session: Session, rollout: Rollout, devices: Sequence[str], at: datetime) -> set[int]:
+    """Put the devices into the rollout; returns the older rollouts that lost some of them.
+
+    Those that hold the version already are committed at once, with nothing to do.
+    """
+    older = _supersede(session, rollout, devices, at)
+    session.execute(
+        insert(Assignment).from_select(
+            [
+                "rollout_id",
+                "model_id",
+                "phase",
+                "created_at",
+                "admitted_at",
+                "device_id",
+                "from_digest",
+                "state",
+                "result",
+                "finished_at",
+            ],
+            _rows(session, rollout, devices, at),
+        )
+    )
+    bump(session, devices)
+    return older
+
+
+def admit_again(session: Session, rollout: Rollout, devices: Sequence[str], at: datetime) -> None:
+    """Let devices that were to be retried have another turn."""
+    session.execute(
+        update(Assignment)
+        .where(
+            Assignment.rollout_id == rollout.id,
+            Assignment.state == "waiting",
+            Assignment.device_id.in_(devices),
+        )
+        .values(state="idle", phase=rollout.phase, admitted_at=at, reached_at=None)
+        .execution_options(synchronize_session=False)
+    )
+    bump(session, devices)
+
+
+def bump(session: Session, devices: Collection[str]) -> None:
+    """Tell devices, by a new ETag, that what they should run may have changed."""
+    session.execute(
+        update(Device)
+        .where(Device.id.in_(devices))
+        .values(generation=Device.generation + 1)
+        .execution_options(synchronize_session="fetch")
+    )
+
+
+def _rows(
+    session: Session, rollout: Rollout, devices: Sequence[str], at: datetime
+) -> Select[tuple[object, ...]]:
+    target = session.get_one(Version, rollout.version_id).weights_digest
+    moving = (
+        true()
+        if rollout.rolls_back_id is None
+        else not_(membership.moving_to(rollout.rolls_back_id))
+    )
+    is_there = and_(func.coalesce(DeviceModel.weights_digest, "") == target, moving)
+    other = aliased(Assignment)
+    taken = exists().where(
+        other.device_id == DeviceModel.device_id,
+        other.model_id == rollout.model_id,
+        other.finished_at.is_(None),
+    )
+    moment = Assignment.created_at.type
+    return select(
+        literal(rollout.id),
+        literal(rollout.model_id),
+        literal(rollout.phase),
+        literal(at, moment),
+        literal(at, moment),
+        DeviceModel.device_id,
+        DeviceModel.weights_digest,
+        case((is_there, literal("committed", String)), else_=literal("idle", String)),
+        case((is_there, literal("committed", String)), else_=null()),
+        case((is_there, literal(at, moment)), else_=null()),
+    ).where(
+        DeviceModel.model_name == session.get_one(Model, rollout.model_id).name,
+        DeviceModel.device_id.in_(devices),
+        not_(taken),
+    )
+
+
+def _supersede(
+    session: Session, rollout: Rollout, devices: Sequence[str], at: datetime
+) -> set[int]:
+    """Close what these devices have open of the model, where it can be taken back."""
+    query = select(Assignment).where(
+        Assignment.model_id == rollout.model_id,
+        Assignment.device_id.in_(devices),
+        Assignment.finished_at.is_(None),
+        Assignment.state.in_(BEFORE_SWAP),
+    )
+    older: dict[int, Rollout] = {}
+    for old in session.scalars(query):
+        if old.rollout_id not in older:
+            older[old.rollout_id] = session.get_one(Rollout, old.rollout_id)
+        old.state, old.finished_at = "superseded", at
+        told = {"by_rollout": rollout.id}
+        record(session, "assignment.superseded", told, **ids_of(old, older[old.rollout_id]))
+    session.flush()
+    return set(older)
+
+
+def rows_changed(result: object) -> int:
+    """How many rows an UPDATE has changed."""
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)

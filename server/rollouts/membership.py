@@ -1,0 +1,131 @@
+"""Which devices a rollout is for: conditions over Device and DeviceModel.
+
+A device belongs to the rollout of its model that was started last, was not aborted, and whose
+filter it matches. One that takes another rollout back is for the devices of that rollout which
+hold its version, or may be on the way to it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, true
+from sqlalchemy.orm import Session, aliased
+
+from server.filters import devices_where
+from server.rollouts.states import BEFORE_SWAP
+from server.tables import Assignment, Device, DeviceModel, Model, Rollout, Version
+from shared.errors import UserError
+
+log = logging.getLogger("weft.rollouts")
+
+#: States of rollouts that devices may belong to.
+STARTED = ("active", "paused", "finished")
+
+
+def matching(session: Session, rollout: Rollout) -> ColumnElement[bool]:
+    """The devices that the operator meant. Raises BadFilter where the filter no longer holds."""
+    if rollout.rolls_back_id is not None:
+        return _to_take_back(session, rollout.rolls_back_id)
+    return true() if rollout.filter is None else devices_where(session, rollout.filter)
+
+
+def waiting(session: Session, rollout: Rollout) -> Select[str] | None:
+    """Ids of the devices that belong to the rollout and are not in it.
+
+    None: a later rollout takes every device of the model.
+    """
+    later = _started_after(session, rollout)
+    if any(_takes_all(other) for other in later):
+        return None
+    conditions = [matching(session, rollout), not_(_in_rollouts([rollout.id]))]
+    if later:
+        conditions.append(not_(_in_rollouts([other.id for other in later])))
+    conditions += [not_(_match_or_nobody(session, other)) for other in later]
+    return _devices(session, rollout.model_id).where(*conditions)
+
+
+def blocked(model_id: int) -> ColumnElement[bool]:
+    """Whether another rollout has the device, in the middle of a swap."""
+    other = aliased(Assignment)
+    return exists().where(
+        other.device_id == DeviceModel.device_id,
+        other.model_id == model_id,
+        other.finished_at.is_(None),
+        other.state.not_in(BEFORE_SWAP),
+    )
+
+
+def rollout_of(session: Session, device_id: str, model: Model) -> Rollout | None:
+    """The rollout that a device belongs to."""
+    mine = select(Rollout).where(Rollout.model_id == model.id, Rollout.state.in_(STARTED))
+    for rollout in session.scalars(mine.order_by(Rollout.started_at.desc(), Rollout.id.desc())):
+        query = _devices(session, model.id).where(
+            Device.id == device_id,
+            or_(_in_rollouts([rollout.id]), _match_or_nobody(session, rollout)),
+        )
+        if _takes_all(rollout) or session.scalar(query) is not None:
+            return rollout
+    return None
+
+
+def moving_to(rollout_id: int) -> ColumnElement[bool]:
+    """Whether a device was offered that rollout's version, and has not said how it ended."""
+    its = aliased(Assignment)
+    return exists().where(
+        its.rollout_id == rollout_id,
+        its.device_id == DeviceModel.device_id,
+        or_(its.offered_at.is_not(None), its.attempts > 1),
+        its.result.is_(None),
+    )
+
+
+def _devices(session: Session, model_id: int) -> Select[str]:
+    name = session.get_one(Model, model_id).name
+    return (
+        select(DeviceModel.device_id)
+        .join(Device, Device.id == DeviceModel.device_id)
+        .where(DeviceModel.model_name == name)
+    )
+
+
+def _started_after(session: Session, rollout: Rollout) -> list[Rollout]:
+    started = rollout.started_at or rollout.created_at
+    later = or_(
+        Rollout.started_at > started,
+        and_(Rollout.started_at == started, Rollout.id > rollout.id),
+    )
+    query = select(Rollout).where(
+        Rollout.model_id == rollout.model_id, Rollout.state.in_(STARTED), later
+    )
+    return list(session.scalars(query))
+
+
+def _takes_all(rollout: Rollout) -> bool:
+    return rollout.filter is None and rollout.rolls_back_id is None
+
+
+def _in_rollouts(ids: list[int]) -> ColumnElement[bool]:
+    its = aliased(Assignment)
+    return exists().where(its.rollout_id.in_(ids), its.device_id == DeviceModel.device_id)
+
+
+def _match_or_nobody(session: Session, rollout: Rollout) -> ColumnElement[bool]:
+    """As `matching`; nobody where the filter no longer holds: a group may be gone."""
+    try:
+        return matching(session, rollout)
+    except UserError as error:
+        log.warning("filter of rollout %d: %s", rollout.id, error)
+        return not_(true())
+
+
+def _to_take_back(session: Session, rollout_id: int) -> ColumnElement[bool]:
+    back = session.get_one(Rollout, rollout_id)
+    digest = session.get_one(Version, back.version_id).weights_digest
+    its = aliased(Assignment)
+    inside = exists().where(
+        its.rollout_id == rollout_id,
+        its.device_id == DeviceModel.device_id,
+        its.state != "superseded",
+    )
+    return and_(inside, or_(DeviceModel.weights_digest == digest, moving_to(rollout_id)))

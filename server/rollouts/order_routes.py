@@ -1,0 +1,106 @@
+"""Routes of orders to a rollout: start, pause, resume, abort, retry, roll back."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from server.api.context import EngineDep
+from server.api.idempotency import OnceDep
+from server.api.problems import answers
+from server.auth import Operator
+from server.db import writing
+from server.rollouts import deploy, once_more
+from server.rollouts.paths import RolloutPath
+from server.rollouts.schemas import RetryIn, RollBackIn, RolloutOut
+from server.rollouts.showing import describe_rollout
+
+router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], dependencies=[Operator])
+
+REFUSED = answers("rollout.not_found", "rollout.not_active", "rollout.wrong_state")
+
+
+@router.post("/{rollout_id}/start", summary="Start a rollout", responses=REFUSED)
+def post_start(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
+    """Begin a rollout that is `ready`."""
+    with writing(engine) as session:
+        rollout = deploy.find_rollout(session, rollout_id)
+        deploy.start_rollout(session, rollout)
+        return describe_rollout(session, rollout)
+
+
+@router.post("/{rollout_id}/pause", summary="Pause a rollout", responses=REFUSED)
+def post_pause(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
+    """Admit no more devices and make no more offers; what was offered goes on."""
+    with writing(engine) as session:
+        rollout = deploy.find_rollout(session, rollout_id)
+        deploy.pause_rollout(session, rollout)
+        return describe_rollout(session, rollout)
+
+
+@router.post("/{rollout_id}/resume", summary="Resume a rollout", responses=REFUSED)
+def post_resume(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
+    """Go on with a rollout that was paused."""
+    with writing(engine) as session:
+        rollout = deploy.find_rollout(session, rollout_id)
+        deploy.resume_rollout(session, rollout)
+        return describe_rollout(session, rollout)
+
+
+@router.post(
+    "/{rollout_id}/abort",
+    summary="Abort a rollout",
+    responses=answers("rollout.not_found", "rollout.not_active"),
+)
+def post_abort(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
+    """Take back what has not ended, for good; devices that have committed keep the new weights."""
+    with writing(engine) as session:
+        rollout = deploy.find_rollout(session, rollout_id)
+        deploy.abort_rollout(session, rollout)
+        return describe_rollout(session, rollout)
+
+
+@router.post(
+    "/{rollout_id}/retry",
+    summary="Try devices once more",
+    responses=REFUSED | answers(
+        "rollout.not_active", "rollout.wrong_state", "rollout.nothing_to_retry"
+    ),
+)  # fmt: skip
+def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn) -> RolloutOut:
+    """Reopen devices that failed, rolled back or timed out; they wait for their turn."""
+    with writing(engine) as session:
+        rollout = deploy.find_rollout(session, rollout_id)
+        once_more.retry(session, rollout, body.device_id)
+        return describe_rollout(session, rollout)
+
+
+@router.post(
+    "/{rollout_id}/roll_back",
+    summary="Take a rollout's devices back",
+    status_code=201,
+    response_model=RolloutOut,
+    responses=answers(
+        "rollout.not_found",
+        "version.not_found",
+        "rollout.wrong_state",
+        "rollout.no_previous_version",
+        "rollout.wrong_version",
+        "request.key_reused",
+    ),
+)
+def post_roll_back(
+    rollout_id: RolloutPath, engine: EngineDep, once: OnceDep, body: RollBackIn
+) -> Response:
+    """Abort the rollout if it still runs, and start one that leads its devices back.
+
+    It is for the devices that hold the version, or may be on the way to it; all at once, without
+    abort rules. The answer is the new rollout.
+    """
+    with writing(engine) as session:
+
+        def create() -> RolloutOut:
+            rollout = deploy.find_rollout(session, rollout_id)
+            back = once_more.roll_back(session, rollout, body.version)
+            return describe_rollout(session, back)
+
+        return once.answer(session, create)

@@ -1,0 +1,38 @@
+"""Brings a device back whose weights changed without the server: after a restore, or by hand."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.history.events import ids_of, record
+from server.rollouts.evaluation import settle
+from server.tables import Assignment, Model, Rollout, Version
+
+
+def bring_back(
+    session: Session, device_id: str, model_name: str, digest: str | None, older: int = 0
+) -> None:
+    """Give a device its turn again in the newest rollout that it was in, where it left its version.
+
+    `older`: id of an assignment that must not be the newest one. The device waits for its place under the rollout's cap like any other, and its budget holds as ever.
+    """
+    query = (
+        select(Assignment, Rollout, Version.weights_digest)
+        .join(Rollout, Assignment.rollout_id == Rollout.id)
+        .join(Version, Rollout.version_id == Version.id)
+        .join(Model, Assignment.model_id == Model.id)
+        .where(Assignment.device_id == device_id, Model.name == model_name, Assignment.id > older)
+        .order_by(Assignment.id.desc())
+        .limit(1)
+    )
+    for newest, rollout, target in session.execute(query):
+        if newest.state != "committed" or rollout.state == "aborted" or digest == target:
+            return
+        newest.state, newest.result, newest.finished_at = "waiting", None, None
+        rollout.revision += 1
+        record(
+            session, "assignment.reopened", {"weights_digest": digest}, **ids_of(newest, rollout)
+        )
+        session.flush()
+        settle(session, [rollout.id])
