@@ -90,7 +90,15 @@ def admit_again(session: Session, rollout: Rollout, devices: Sequence[str], at: 
             Assignment.state == "waiting",
             Assignment.device_id.in_(devices),
         )
-        .values(state="idle", phase=rollout.phase, admitted_at=at, reached_at=None)
+        .values(
+            state="idle",
+            phase=rollout.phase,
+            admitted_at=at,
+            reached_at=None,
+            offered_at=None,
+            held=None,
+            held_detail=None,
+        )
         .execution_options(synchronize_session=False)
     )
     bump(session, devices)

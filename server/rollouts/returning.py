@@ -15,7 +15,8 @@ def bring_back(
 ) -> None:
     """Give a device its turn again in the newest rollout that it was in, where it left its version.
 
-    `older`: id of an assignment that must not be the newest one. The device waits for its place under the rollout's cap like any other, and its budget holds as ever.
+    It waits for its place under the rollout's cap like any other, and its budget holds as ever.
+    Nothing happens where assignment `older` is the newest one: that has just been judged.
     """
     query = (
         select(Assignment, Rollout, Version.weights_digest)
