@@ -4,9 +4,6 @@
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
 	$(p) -c 'import sys, pip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 WORKERS ?= 2
-# What `make test-postgres` runs: every room whose tests come near the database.
-DATABASE_TESTS ?= $(addprefix tests/,cli devices docs e2e history jobs migrations planner publish \
-	registry rollouts server)
 ENV := .venv
 BIN := $(ENV)/bin
 
@@ -27,9 +24,9 @@ demo: install
 test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
-# The rooms that use the database, on a private PostgreSQL: started for the tests, and ended.
+# Those tests that use a database, on a private PostgreSQL: it is started for them, and ended.
 test-postgres: install
-	WEFT_TEST_DATABASE=postgres $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(DATABASE_TESTS)
+	WEFT_TEST_DATABASE=postgres $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 check: install
 	$(BIN)/ruff format --check .

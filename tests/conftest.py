@@ -1,6 +1,7 @@
 """What every test stands on: fixed seeds, no network but loopback (see pyproject.toml).
 
-`WEFT_TEST_DATABASE=postgres` has all tests use a private PostgreSQL instead of SQLite files.
+`WEFT_TEST_DATABASE=postgres` has the tests that use a database, and no others, run on a private
+PostgreSQL instead of SQLite files.
 """
 
 from __future__ import annotations
@@ -48,12 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[POSTGRES_URL] = postgres.url
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what only SQLite does where the tests run on PostgreSQL, and the reverse."""
-    other = "sqlite" if POSTGRES_URL in os.environ else "postgres"
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL run what uses the database, and on either leave out what is the other's."""
+    on_postgres = POSTGRES_URL in os.environ
+    if on_postgres:
+        others = [item for item in items if "cluster" not in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
     for item in items:
-        if marker := item.get_closest_marker(other):
-            item.add_marker(pytest.mark.skip(reason=f"only with {other}: {marker.args[0]}"))
+        if marker := item.get_closest_marker("sqlite" if on_postgres else "postgres"):
+            item.add_marker(pytest.mark.skip(reason=f"only with {marker.name}: {marker.args[0]}"))
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ class Heartbeat:
     def __init__(self, engine: Engine, jobs: JobSettings, alone: bool) -> None:
         self._engine, self._jobs, self._alone = engine, jobs, alone
         self._beaten = self._looked = time.monotonic()
+        self.interval = jobs.lost_after / 6
+        """Seconds between two beats."""
 
     def recover(self) -> None:
         """Queue again what dead workers ran; where we are alone, all that this process does not."""
@@ -44,7 +46,7 @@ class Heartbeat:
         They were cancelled or taken over, or will soon be: the database is out of our reach.
         """
         silent = time.monotonic() - self._beaten
-        if silent < self._jobs.lost_after / 6:
+        if silent < self.interval:
             return frozenset()
         try:
             lost = queue.beat(self._engine, running) if running else frozenset[int]()

@@ -104,7 +104,7 @@ class Supervisor:
                 self._start_queued()
             except Exception:  # whatever it is: nobody else looks at the queue
                 _log.exception("the queue of refinements cannot be read; it is tried again")
-            self._bell.wait(QUEUE_INTERVAL)
+            self._bell.wait(min(QUEUE_INTERVAL, self._heart.interval))
 
     def _beat(self) -> None:
         with self._lock:

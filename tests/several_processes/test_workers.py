@@ -14,12 +14,12 @@ from sqlalchemy import Engine, select
 from server import zoo
 from server.db import reading
 from server.refine.weights import save_state, state_of
-from server.tables import Event
+from server.tables import Event, Refinement
 
 pytestmark = pytest.mark.postgres("SQLite serves one process")
 
-LOST_AFTER = "1"
-EPOCHS = 150
+LOST_AFTER = "4"
+EPOCHS = 60
 
 
 @pytest.fixture
@@ -65,8 +65,6 @@ def test_a_worker_that_is_killed_is_followed_by_another(
 
     wait_for("some epochs", lambda: epoch() >= 3)
     with reading(engine) as session:
-        from server.tables import Refinement
-
         first = session.get_one(Refinement, 1).worker
     by_name.pop(first).end(signal.SIGKILL)
     done = epoch()
@@ -83,7 +81,7 @@ def test_a_worker_that_is_killed_is_followed_by_another(
     assert kinds.count("refinement.interrupted") == 1
     assert kinds.count("refinement.succeeded") == 1
     assert survivor.end() == 0
-    assert survivor.log.read_text() == ""
+    assert "Traceback" not in survivor.log.read_text()
 
 
 def test_a_worker_asked_to_end_queues_what_it_runs(queued: Any, start: Any, wait_for: Any) -> None:
