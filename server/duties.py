@@ -65,6 +65,12 @@ def release(engine: Engine, name: str, holder: str = HOLDER) -> None:
         session.execute(delete(Lease).where(Lease.name == name, Lease.holder == holder))
 
 
+def release_all(engine: Engine) -> None:
+    """End all leases, at the start of the only process there is: a killed one left them."""
+    with writing(engine) as session:
+        session.execute(delete(Lease))
+
+
 class Duty:
     """Runs `work` every `interval` seconds, and when it is rung, in a thread of its own.
 
