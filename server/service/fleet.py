@@ -115,7 +115,9 @@ def _by_state(
     """One sample a state, also of those that nothing is in: a gap is no zero."""
     metric = GaugeMetricFamily(name, text, labels=["state"])
     query = select(table.state, func.count()).group_by(table.state)
-    found = dict.fromkeys(states, 0) | dict(session.execute(query).tuples())
+    found = dict.fromkeys(states, 0)
+    for state, count in session.execute(query):
+        found[state] = count
     for state, count in found.items():
         metric.add_metric([state], count)
     return metric
