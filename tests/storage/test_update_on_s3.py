@@ -30,7 +30,8 @@ def _config(url: str, folder: Path) -> Config:
 
 
 def test_a_device_is_updated(fleet: Any, tmp_path: Path) -> None:
-    built = fleet.call("POST", "/api/v1/packages", json={"model": "m", "target": 2, "method": "full"})
+    order = {"model": "m", "target": 2, "method": {"id": "full"}}
+    built = fleet.call("POST", "/api/v1/packages", json=order)
     fleet.roll_out(2)
     config = _config(fleet.server.url, tmp_path / "device")
     with running(config, lambda _: None) as agent:
