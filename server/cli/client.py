@@ -73,6 +73,15 @@ class Client:
         """The JSON of the answer to a POST of `body`."""
         return self._json("POST", path, json=body)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of the answer to a PATCH with `body`."""
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """DELETE a resource."""
+        with self._seam():
+            _check(self._http.delete(path))
+
     def upload(self, path: str, source: Path, advance: Advance, **query: Any) -> Any:
         """POST a file as it is, piece by piece; `advance` hears the bytes of each."""
         try:

@@ -7,6 +7,7 @@ import typer
 from server.cli.backup import backup, restore
 from server.cli.datasets import app as datasets
 from server.cli.devices import app as devices
+from server.cli.groups import app as groups
 from server.cli.history import history
 from server.cli.methods import app as methods
 from server.cli.models import app as models
@@ -39,5 +40,6 @@ app.add_typer(packages, name="packages")
 app.add_typer(package, name="package")
 app.add_typer(rollouts, name="rollouts")
 app.add_typer(devices, name="devices")
+app.add_typer(groups, name="groups")
 app.command("history")(history)
 app.add_typer(methods, name="methods")

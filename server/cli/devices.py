@@ -1,21 +1,44 @@
-"""`weft devices`: what the devices hold."""
+"""`weft devices`: what the devices hold, and what operators say of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
+from server.cli.client import Client, Refused
+from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
 from server.cli.output import show_page, show_record
+from server.errors import BadDevice
+from shared.errors import BadConfig
 
 app = typer.Typer(help="Devices: what they hold and when they were seen.", no_args_is_help=True)
-BRIEF = ("id", "name", "last_seen_at", "created_at")
+BRIEF = ("name", "id", "tags", "runs", "failures", "last_seen_at")
+#: How many ids the refusal of an ambiguous name lists.
+LISTED = 10
+
+Filter = Annotated[
+    str | None, typer.Option("--filter", help="Only those that match; see docs/filters.md.")
+]
+Device = Annotated[str, typer.Argument(metavar="DEVICE", help="Id or name of the device.")]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", help="Id or name of a device; may be given repeatedly."),
+]
+Tags = Annotated[list[str], typer.Argument(metavar="TAG...", help="One tag or several.")]
 
 
 @app.command("list")
 def list_devices(
+    filter_: Filter = None,
+    model: ModelFilter = None,
+    silent_for: Annotated[
+        str | None,
+        typer.Option("--silent-for", help="Only those not seen for so long: 90m, 12h, 7d, 4w."),
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", help="newest, name or id.")] = "newest",
     limit: Limit = 50,
     cursor: Cursor = None,
     as_json: Json = False,
@@ -23,17 +46,128 @@ def list_devices(
     key: Key = None,
 ) -> None:
     """List the devices."""
+    text = filter_
+    if silent_for is not None:
+        silent = f"(last_seen=lt=-{silent_for},last_seen=null=true)"
+        text = silent if filter_ is None else f"({filter_});{silent}"
+    query = {"filter": text, "model": model, "sort": sort, "limit": limit, "cursor": cursor}
     with connect(server, key) as client:
-        show_page(client.get("/devices", limit=limit, cursor=cursor), as_json, BRIEF)
+        show_devices(client.get("/devices", **query), as_json)
 
 
 @app.command("show")
-def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the device.")],
+def show(device: Device, as_json: Json = False, server: Server = SERVER, key: Key = None) -> None:
+    """Show one device, with the weights of each of its models."""
+    with connect(server, key) as client:
+        show_record(find_device(client, device), as_json)
+
+
+@app.command("tag")
+def tag(
+    tags: Tags,
+    device: Devices = None,
+    filter_: Filter = None,
     as_json: Json = False,
     server: Server = SERVER,
     key: Key = None,
 ) -> None:
-    """Show one device, with the weights of each of its models."""
+    """Put tags on devices: those named by --device, or all that match --filter."""
     with connect(server, key) as client:
-        show_record(client.get(f"/devices/{quote(id_, safe='')}"), as_json)
+        _change_tags(client, device, filter_, {"add": tags}, as_json)
+
+
+@app.command("untag")
+def untag(
+    tags: Tags,
+    device: Devices = None,
+    filter_: Filter = None,
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """Take tags off devices: those named by --device, or all that match --filter."""
+    with connect(server, key) as client:
+        _change_tags(client, device, filter_, {"remove": tags}, as_json)
+
+
+@app.command("rename")
+def rename(
+    device: Device,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")],
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """Give a device another name."""
+    with connect(server, key) as client:
+        found = find_device(client, device)
+        show_record(client.patch(f"/devices/{found['id']}", {"name": name}), as_json)
+
+
+@app.command("clear-failures")
+def clear_failures(
+    device: Device, as_json: Json = False, server: Server = SERVER, key: Key = None
+) -> None:
+    """Forget that a device's updates failed."""
+    with connect(server, key) as client:
+        found = find_device(client, device)
+        show_record(client.patch(f"/devices/{found['id']}", {"failures": 0}), as_json)
+
+
+def find_device(client: Client, device: str) -> Any:
+    """The device of that id or name. Raises BadDevice `ambiguous`, `not_found`, and Refused."""
+    try:
+        return client.get(f"/devices/{quote(device, safe='')}")
+    except Refused as refused:
+        if refused.code != "device.not_found":
+            raise
+    quoted = device.replace("\\", "\\\\").replace('"', '\\"').replace("*", "\\*")
+    page = client.get("/devices", filter=f'name=="{quoted}"', sort="id", limit=LISTED)
+    found = page["items"]
+    if not found:
+        raise BadDevice("not_found", f"there is no device {device!r}")
+    if len(found) > 1:
+        more = ", ..." if page["next"] else ""
+        ids = ", ".join(item["id"] for item in found)
+        raise BadDevice("ambiguous", f"several devices have the name {device!r}: {ids}{more}")
+    return found[0]
+
+
+def show_devices(page: Mapping[str, Any], as_json: bool) -> None:
+    """A page of devices as a table: a line each, with the version of each model that it runs."""
+    rows = [{**item, "runs": _runs(item), "tags": _joined(item["tags"])} for item in page["items"]]
+    show_page(page if as_json else {**page, "items": rows}, as_json, BRIEF)
+
+
+def _runs(device: Mapping[str, Any]) -> str | None:
+    """`digits 3 -> 4`: the version in use, and the one that it is on its way to."""
+    runs = (
+        f"{held['model']} {held['version'] or '?'}"
+        + (f" -> {held['assignment']['version']}" if held["assignment"] else "")
+        for held in device["models"]
+    )
+    return _joined(runs)
+
+
+def _joined(words: Iterable[str]) -> str | None:
+    return ", ".join(words) or None
+
+
+def _change_tags(
+    client: Client,
+    devices: list[str] | None,
+    text: str | None,
+    change: Mapping[str, list[str]],
+    as_json: bool,
+) -> None:
+    if bool(devices) == (text is not None):
+        raise BadConfig("missing", "name the devices: either by --device or by --filter")
+    if text is not None:
+        show_record(client.post("/devices/tags", {"filter": text, **change}), as_json)
+        return
+    answers = []
+    for device in devices or ():
+        found = find_device(client, device)
+        answers.append(client.post("/devices/tags", {"filter": f"id=={found['id']}", **change}))
+    totals = {name: sum(answer[name] for answer in answers) for name in ("matched", "changed")}
+    show_record(totals, as_json)
