@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,10 +87,7 @@ def serving(folder: Path, database_url: str, **settings: str) -> Iterator[Server
     )
     assert process.stdout is not None
     try:
-        url = json.loads(process.stdout.readline() or "{}").get("url")
-        if url is None:
-            raise RuntimeError("the server did not start; its words are above")
-        yield Server(process, int(url.rpartition(":")[2]))
+        yield Server(process, _port(process.stdout))
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -99,6 +96,16 @@ def serving(folder: Path, database_url: str, **settings: str) -> Iterator[Server
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def _port(stdout: Iterable[str]) -> int:
+    """Where the server listens, from the JSON that it prints once it does."""
+    text = ""
+    for line in stdout:
+        text += line
+        if line.rstrip() == "}":
+            return int(json.loads(text)["url"].rpartition(":")[2])
+    raise RuntimeError("the server did not start; its words are above")
 
 
 def main() -> None:
