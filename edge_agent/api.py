@@ -11,6 +11,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -162,8 +163,7 @@ def _check_status(response: httpx.Response) -> None:
         return
     said = _said(response)
     if status in _TRY_LATER:
-        wish = _seconds(response.headers.get("retry-after"))
-        raise ServerAway(f"the server answers {status}: {said}", wish)
+        raise ServerAway(f"the server answers {status}: {said}", _retry_after(response.headers))
     if status == httpx.codes.UNAUTHORIZED and response.request.url.path != ENROL_PATH:
         raise AgentError("token_refused", f"the server answers {status}: {said}")
     raise Unreachable("refused", f"the server answers {status}: {said}")
@@ -198,8 +198,22 @@ def _body(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """The wish to be left alone, given in seconds or as a date (RFC 9110, section 10.2.3).
+
+    A date is taken by the clock of the server, which says its time too: a device may have none.
+    """
+    wish = headers.get("retry-after")
+    try:
+        until = parsedate_to_datetime(wish or "")
+        wish = str((until - parsedate_to_datetime(headers.get("date", ""))).total_seconds())
+    except (ValueError, TypeError):  # no date, or of two dates only one with its zone
+        pass
+    return _seconds(wish)
+
+
 def _seconds(value: str | None) -> float | None:
-    """A header as a number of seconds within bounds; None for anything else (such as a date)."""
+    """A header as a number of seconds within bounds; None for anything else."""
     try:
         seconds = float(value or "")
     except ValueError:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
+from edge_agent.api import _retry_after
 from edge_agent.errors import AgentError, ServerAway
 from shared.errors import Unreachable
 
@@ -69,6 +71,24 @@ def test_the_servers_retry_after_is_respected(ready: Any, plane: Any) -> None:
     plane.faults = [answer(503, Retry_After="120")]
     assert ready.round() == []
     assert ready.pauses == [120.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120.0),
+        ("Sun, 01 Mar 2026 10:02:00 GMT", 120.0),
+        ("Sun, 01 Mar 2026 09:00:00 GMT", None),
+        ("Sun, 01 Mar 2099 10:00:00 GMT", 86400.0),
+        ("Sun, 99 Mar 2026 10:02:00 GMT", None),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_understood_in_both_its_forms(header: str, seconds: float | None) -> None:
+    date = "Sun, 01 Mar 2026 10:00:00 GMT"
+    assert _retry_after(httpx.Headers({"Retry-After": header, "Date": date})) == seconds
 
 
 def test_a_server_that_ignores_ranges_starts_over(ready: Any, plane: Any, shelf: Any) -> None:
