@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
 
 from server.db import open_engine, reading, writing
 from server.errors import BadUpdate
+from server.publish import publishing
 from server.publish.on_demand import Order, build, lossless_package, publish
+from server.publish.publishing import settled
 from server.registry.models import create_model, find_model
 from server.registry.schemas import ModelIn
 from server.registry.versions import add_version
 from server.registry.weights import check
 from server.storage.local import LocalStore
-from server.tables import Event, Package, Version
+from server.tables import Event, Package, Version, now
 from shared.package import PackageReader
 
 
@@ -105,3 +110,75 @@ def test_lossy_package_leads_to_a_version_that_stands_for_the_target(
     assert (made.source, made.number) == ("encoded", 3)
     assert (made.parent_id, made.approximates_id) == (versions[0], versions[1])
     assert made.weights_digest == built.report.result_digest
+
+
+def test_a_package_that_retention_removed_is_published_again(
+    engine: Engine, blobs: LocalStore, versions: list[int]
+) -> None:
+    made = lossless_package(engine, blobs, versions[1], versions[0])
+    with writing(engine) as session:
+        row = session.get_one(Package, made)
+        row.state, row.removed_at = "removed", now()
+        blobs.delete(row.sha256)
+    assert lossless_package(engine, blobs, versions[1], versions[0]) == made
+    with reading(engine) as session:
+        row = session.get_one(Package, made)
+        assert (row.state, row.removed_at) == ("published", None)
+    with blobs.local(row.sha256) as path:
+        assert path.stat().st_size == row.size_bytes
+
+
+def test_a_package_notes_what_a_device_must_know(
+    engine: Engine, blobs: LocalStore, versions: list[int]
+) -> None:
+    built = build(engine, blobs, Order(versions[1], versions[0], "direct", {"bits": 8}))
+    lossless = lossless_package(engine, blobs, versions[1])
+    with writing(engine) as session:
+        lossy = publish(session, built).needs
+        plain = session.get_one(Package, lossless).needs
+    known = {"version": 1, "format": 1, "coder": "zstd/1"}
+    assert (lossy, plain) == ({**known, "dtypes": ["F32"]}, {**known, "dtypes": []})
+
+
+def test_who_comes_second_finds_what_the_first_one_published(
+    engine: Engine, blobs: LocalStore, versions: list[int]
+) -> None:
+    built = build(engine, blobs, Order(versions[1], versions[0], "xor", {}))
+    tries: list[int] = []
+
+    def late(session: Session) -> int:
+        tries.append(1)
+        if len(tries) == 1:  # it looked before the other process had committed
+            made = lossless_package_elsewhere()
+            session.add(Package(**made))
+            session.flush()
+        return publish(session, built).id
+
+    def lossless_package_elsewhere() -> dict[str, Any]:
+        sha256, ids = built.stored.package.sha256, {"model_id": 1, "target_version_id": versions[1]}
+        return {"method": "xor", "sha256": sha256, "size_bytes": 1, "id": 1, **ids}
+
+    with writing(engine) as session:
+        first = publish(session, built).id
+    assert settled(engine, late) == first
+    assert (len(tries), packages(engine)) == (2, 1)
+
+
+@pytest.mark.postgres("SQLite lets one transaction write at a time")
+def test_two_processes_publish_the_same_at_the_same_time(
+    engine: Engine, blobs: LocalStore, versions: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(engine, blobs, Order(versions[1], versions[0], "xor", {}))
+    both_have_looked, real = threading.Barrier(2, timeout=30), publishing.needs_of
+
+    def wait(*known: Any) -> Any:
+        if not both_have_looked.broken:
+            both_have_looked.wait()
+            both_have_looked.abort()  # who comes again need not wait
+        return real(*known)
+
+    monkeypatch.setattr(publishing, "needs_of", wait)
+    with ThreadPoolExecutor(2) as pool:
+        work = lambda session: publish(session, built).id  # noqa: E731
+        ids = {f.result() for f in [pool.submit(settled, engine, work) for _ in range(2)]}
+    assert len(ids) == packages(engine) == 1
