@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from server.errors import BadGroup
 from server.filters import devices_where, groups_named
 from server.history.events import record
+from server.rollouts.membership import STARTED
+from server.rollouts.steps import mark_due
 from server.tables import Group, Rollout, now
 
 ENDED = ("finished", "aborted")
@@ -49,6 +51,7 @@ def change_group(session: Session, group: Group, values: Mapping[str, Any]) -> N
     group.updated_at = now()
     _save(session, group)
     record(session, "group.changed", {"group": before, **values})
+    rematch(session)
 
 
 def delete_group(session: Session, group: Group) -> None:
@@ -80,6 +83,12 @@ def rollouts_naming(session: Session, names: set[str]) -> list[Rollout]:
     return [
         rollout for rollout in session.scalars(query) if groups_named(rollout.filter or "") & names
     ]
+
+
+def rematch(session: Session) -> None:
+    """Have the rollouts looked at whose filters may now match other devices than before."""
+    started = Rollout.filter.is_not(None) & Rollout.state.in_(STARTED)
+    mark_due(session, set(session.scalars(select(Rollout.id).where(started))), now())
 
 
 def _save(session: Session, group: Group) -> None:

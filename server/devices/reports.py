@@ -12,9 +12,10 @@ from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
-from server.rollouts.deploy import join_newest
+from server.rollouts.deploy import device_changed, join_newest
 from server.rollouts.reports import take_assignment_report
-from server.tables import Assignment, Device, DeviceModel, Model
+from server.rollouts.returning import bring_back
+from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model
 from shared.wire import Report
 
 
@@ -39,14 +40,17 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
     device.report_counter, device.report_digest = report.counter, digest
     if report.capabilities is not None:
         device.capabilities = report.capabilities.model_dump()
-    if report.attributes is not None and report.attributes != device.attributes:
-        record(session, "device.attributes_changed", report.attributes, device_id=device_id)
-        device.attributes = report.attributes
     _store_holding(session, device_id, report)
-    if report.assignment is None:
+    # Of an assignment that is not there, a server tells that was restored from an older backup.
+    if report.assignment is None or session.get(Assignment, report.assignment) is None:
         kept = report.model_dump(include={"model", "result", "weights_digest", "health"})
         model_id = session.scalar(select(Model.id).where(Model.name == report.model))
         record(session, "device.reported", kept, device_id=device_id, model_id=model_id)
+        bring_back(session, device_id, report.model, report.weights_digest)
+    if report.attributes is not None and report.attributes != device.attributes:
+        record(session, "device.attributes_changed", report.attributes, device_id=device_id)
+        device.attributes = report.attributes
+        device_changed(session, device_id)
     settle(session, [device_id])
 
 
@@ -73,6 +77,8 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
         held = DeviceModel(device_id=device_id, model_name=report.model)
         session.add(held)
     held.weights_digest, held.slots = report.weights_digest, list(report.slots)
+    if held.state == NOT_TOLD:
+        held.state = report.state
     if report.state != "idle":  # else it is about no update, and judged nothing
         held.state, held.health = report.state, report.health
     note(session, device_id, report.model, report.weights_digest)

@@ -21,6 +21,7 @@ from server.devices.view import DeviceOut, describe
 from server.errors import BadDevice
 from server.filters import devices_where
 from server.history.events import record
+from server.rollouts.deploy import device_changed
 from server.tables import Device, DeviceModel
 from shared.wire import OneLine
 
@@ -145,6 +146,7 @@ def patch_device(
         for name, value in changed.items():
             setattr(device, name, value)
         settle(session, [device_id])
+        device_changed(session, device_id)
         return _show(session, device_id, presence)
 
 
@@ -155,7 +157,8 @@ def put_tag(device_id: DevicePath, tag: Tag, engine: EngineDep, presence: Presen
     """Put a tag on one device, if it is not there."""
     with writing(engine) as session:
         _find(session, device_id)
-        change_tags(session, [device_id], [tag], [])
+        if change_tags(session, [device_id], [tag], []):
+            device_changed(session, device_id)
         return _show(session, device_id, presence)
 
 
@@ -168,7 +171,8 @@ def delete_tag(
     """Take a tag off one device, if it is there."""
     with writing(engine) as session:
         _find(session, device_id)
-        change_tags(session, [device_id], [], [tag])
+        if change_tags(session, [device_id], [], [tag]):
+            device_changed(session, device_id)
         return _show(session, device_id, presence)
 
 

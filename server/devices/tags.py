@@ -9,6 +9,7 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from server.db import BATCH_ROWS, writing
+from server.devices.groups import rematch
 from server.devices.policy import settle
 from server.filters import devices_where
 from server.history.events import record
@@ -61,8 +62,10 @@ def tag_matching(
         with writing(engine) as session:
             query = select(Device.id).where(devices_where(session, text), Device.id > after)
             ids = list(session.scalars(query.order_by(Device.id).limit(BATCH_ROWS)))
-            changed += change_tags(session, ids, add, remove)
-        matched += len(ids)
+            count = change_tags(session, ids, add, remove)
+            if count:
+                rematch(session)
+        matched, changed = matched + len(ids), changed + count
         if len(ids) < BATCH_ROWS:
             return Counts(matched, changed)
         after = ids[-1]

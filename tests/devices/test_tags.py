@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from server.db import BATCH_ROWS, reading, writing
 from server.devices.tags import tag_matching
+from server.rollouts.evaluation import evaluate_due
 from server.tables import Device, DeviceTag, Event
 
 
@@ -71,3 +72,31 @@ def test_many_are_tagged_in_batches(server):
 def test_what_is_no_request_to_tag_is_refused(server, body):
     answer = server.client.post("/api/v1/devices/tags", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
+
+
+def test_a_device_that_comes_to_match_a_rollout_joins_it(fleet):
+    fleet.publish(1, 2, b"the package")
+    tagged, told, bulk = (fleet.enrol(fleet.digests[0], name) for name in ("a", "b", "c"))
+    text = "tags==canary,attr.gpu==orin"
+    body = {"model": "m", "version": 2, "filter": text}
+    fleet.call("POST", "/api/v1/rollouts", json=body)
+    assert [fleet.poll(device).json()["models"] for device in (tagged, told, bulk)] == [[]] * 3
+    fleet.call("PUT", f"/api/v1/devices/{tagged['device_id']}/tags/canary")
+    fleet.report(told, None, fleet.digests[0], state="idle", attributes={"gpu": "orin"})
+    body = {"filter": "name==c", "add": ["canary"]}
+    fleet.call("POST", "/api/v1/devices/tags", json=body)
+    evaluate_due(fleet.server.app.state.engine)
+    assert [fleet.offer(device)["version"] for device in (tagged, told, bulk)] == [2] * 3
+
+
+def test_a_group_that_grows_brings_its_devices_into_a_rollout(fleet):
+    fleet.publish(1, 2, b"the package")
+    device = fleet.enrol(fleet.digests[0], "late")
+    body = {"name": "early", "filter": "name==nobody"}
+    fleet.call("POST", "/api/v1/groups", json=body)
+    body = {"model": "m", "version": 2, "filter": "group==early"}
+    fleet.call("POST", "/api/v1/rollouts", json=body)
+    assert fleet.poll(device).json()["models"] == []
+    fleet.call("PATCH", "/api/v1/groups/early", json={"filter": "name==late"})
+    evaluate_due(fleet.server.app.state.engine)
+    assert fleet.offer(device)["version"] == 2
