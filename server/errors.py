@@ -232,5 +232,6 @@ class ServerError(OperationError):
         "overloaded": "Wait for as long as `Retry-After` says; if it stays, add a server process.",
         "not_ready": "Mend what is named; a server that has just started may need a moment.",
         "interrupted": "Start it again; its work was cut off by a stop of the server.",
+        "broken": "Do what the checks say, and run `weft doctor` again.",
         "worker_failed": "Look at the log in the job's folder, and report it.",
     }

@@ -21,7 +21,7 @@ def only_process(folder: Path) -> Iterator[None]:
     Raises DatabaseError `in_use`, and NoSpace where the folder cannot be used.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise NoSpace("unusable", f"{folder}: {error.strerror}") from error

@@ -7,6 +7,7 @@ import typer
 from server.cli.backup import backup, restore
 from server.cli.datasets import app as datasets
 from server.cli.devices import app as devices
+from server.cli.doctor import doctor
 from server.cli.groups import app as groups
 from server.cli.history import history
 from server.cli.methods import app as methods
@@ -31,6 +32,7 @@ app.command("migrate")(migrate)
 app.command("worker")(worker)
 app.command("backup")(backup)
 app.command("restore")(restore)
+app.command("doctor")(doctor)
 app.add_typer(models, name="models")
 app.add_typer(versions, name="versions")
 app.add_typer(datasets, name="datasets")
