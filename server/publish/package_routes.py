@@ -125,7 +125,7 @@ def _gate(session: Session, body: PackageIn) -> Gate | None:
     return Gate(found.name, found.uri, found.fingerprint, *asked)
 
 
-@router.get("", summary="List packages", responses=answers("request.bad_cursor"))
+@router.get("", summary="List packages", responses=answers("model.not_found"))
 def get_packages(
     engine: EngineDep,
     part: SliceDep,
@@ -151,7 +151,8 @@ def get_package(id: IdPath, engine: EngineDep) -> PackageOut:  # noqa: A002 - th
     "/{id}/content",
     summary="Download a package",
     response_class=Response,
-    responses={**DOCUMENTED, **answers("update.not_found", "request.bad_range", "blob.missing")},
+    responses=DOCUMENTED
+    | answers("update.not_found", "update.removed", "request.bad_range", "blob.missing"),
 )
 def get_content(
     id: IdPath,  # noqa: A002 - the API's word
@@ -162,6 +163,8 @@ def get_content(
     """The file that devices get; with Range and If-Range."""
     with reading(engine) as session:
         row = _find(session, id)
+        if row.state == "removed":
+            raise BadUpdate("removed", f"package {id} was not needed any more, and is removed")
         name = f"{row.model.name}-{row.target_version.number}-{row.method}.weft"
     logs.sends_package(row.method)
     return blob_response(request, blobs, row.sha256, name)

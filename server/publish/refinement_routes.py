@@ -25,7 +25,7 @@ from server.publish.schemas import RefinementIn, RefinementOut, describe_refinem
 from server.refine.recipe import Recipe
 from server.registry.datasets import find_dataset
 from server.registry.models import find_model, schema_with
-from server.registry.versions import find_version
+from server.registry.versions import find_version, require_weights
 from server.tables import Model, Refinement, Version
 from shared import methods
 
@@ -53,6 +53,7 @@ SupervisorDep = Annotated[Supervisor, Depends(_supervisor)]
         "model.not_found",
         "model.unknown_architecture",
         "version.not_found",
+        "version.removed",
         "dataset.not_found",
         "method.unknown",
         "method.bad_option",
@@ -84,7 +85,9 @@ def _start(session: Session, body: RefinementIn) -> tuple[Model, Version]:
     model = find_model(session, body.model)
     if model.architecture is None:
         raise BadRefinement("no_architecture", f"{model.name} has no architecture")
-    return model, find_version(session, model, body.base or _newest(session, model))
+    base = find_version(session, model, body.base or _newest(session, model))
+    require_weights(base)
+    return model, base
 
 
 def _create(session: Session, body: RefinementIn) -> RefinementOut:
@@ -123,7 +126,7 @@ def _recipe(body: RefinementIn) -> dict[str, object]:
         raise BadRefinement("bad_recipe", "; ".join(found)) from error
 
 
-@router.get("", summary="List refinements", responses=answers("request.bad_cursor"))
+@router.get("", summary="List refinements", responses=answers("model.not_found"))
 def get_refinements(
     engine: EngineDep,
     part: SliceDep,
