@@ -31,6 +31,8 @@ from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
 from server.lock import only_process
 from server.planner.offers import Planning, Published
+from server.publish.housekeeping import INTERVAL as RETENTION_SECONDS
+from server.publish.housekeeping import keep_house
 from server.publish.on_demand import lossless_package
 from server.publish.orphans import remove_orphans
 from server.publish.refinement import RefinementWork
@@ -163,6 +165,11 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     webhooks.start()
     stack.callback(webhooks.stop)
     app.state.webhooks = webhooks
+    retention = Duty(
+        engine, "retention", RETENTION_SECONDS, lambda: keep_house(engine, blobs, settings)
+    )
+    retention.start()
+    stack.callback(retention.stop)
     work = RefinementWork(settings, engine, blobs)
     app.state.supervisor = Supervisor(settings, engine, work)
     app.state.supervisor.start()

@@ -4,7 +4,10 @@ spec.py         what the child of a refinement is told, and what it answers
 pipeline.py     the child: refine -> package -> evaluate
 refinement.py   the server's side of it: prepares the child's folder, publishes its results
 publishing.py   versions and packages into registry and store, in one transaction
-orphans.py      blobs that a crash left without a row, removed at the next start
+needs.py        which packages and weights are still needed (pure)
+expiry.py       removes those that are not, when they are old
+orphans.py      blobs that a crash left without a row, removed later
+housekeeping.py all that is removed because of its age
 on_demand.py    packages between two versions that exist: for planner and operators
 accuracy.py     what a lossy one costs in accuracy
 automatic.py    packages that are made without being asked for

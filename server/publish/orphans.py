@@ -1,8 +1,12 @@
-"""Blobs that no row names: what a crash between the store and the transaction leaves behind."""
+"""Blobs that no row names: what a crash between the store and the transaction leaves behind.
+
+A row whose blob was removed for its age names it no more.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from datetime import timedelta
 
 from sqlalchemy import Engine, select
@@ -27,11 +31,16 @@ def remove_orphans(engine: Engine, blobs: BlobStore, min_age: timedelta = MIN_AG
     beside an old store by mistake.
     """
     old = set(blobs.kept_before(now() - min_age))
+    return remove_unnamed(engine, blobs, old)
+
+
+def remove_unnamed(engine: Engine, blobs: BlobStore, old: Collection[str]) -> int:
+    """Remove those of these blobs that no row names; returns how many."""
     if not old:
         return 0
     with reading(engine) as session:
         named = _named(session)
-    orphans = old - named if named else set()
+    orphans = set(old) - named if named else set()
     for sha256 in orphans:
         blobs.delete(sha256)
         log.info("removed the blob %s, which no row names", sha256)
@@ -41,8 +50,8 @@ def remove_orphans(engine: Engine, blobs: BlobStore, min_age: timedelta = MIN_AG
 def _named(session: Session) -> set[str | None]:
     """Every blob that a row names."""
     queries = (
-        select(Version.blob),
-        select(Version.metrics[STATISTICS_BLOB].as_string()),
-        select(Package.sha256),
+        select(Version.blob).where(Version.removed_at.is_(None)),
+        select(Version.metrics[STATISTICS_BLOB].as_string()).where(Version.removed_at.is_(None)),
+        select(Package.sha256).where(Package.state != "removed"),
     )
     return {sha256 for query in queries for sha256 in session.scalars(query)}

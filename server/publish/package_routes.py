@@ -15,11 +15,10 @@ from server.api.files import DOCUMENTED, blob_response
 from server.api.idempotency import Once, OnceDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
-from server.db import reading
+from server.db import reading, writing
 from server.errors import BadUpdate
 from server.publish.accuracy import Gate
 from server.publish.on_demand import Order, build, one_build, publish
-from server.publish.publishing import settled
 from server.publish.schemas import PackageIn, PackageOut, describe_package
 from server.registry.datasets import find_dataset
 from server.registry.models import find_model
@@ -97,10 +96,8 @@ def _build(body: PackageIn, engine: Engine, blobs: BlobStore, once: Once) -> Res
         if known is not None:
             return known
         built = build(engine, blobs, order, gate)
-        return settled(
-            engine,
-            lambda session: once.answer(session, lambda: describe_package(publish(session, built))),
-        )
+        with writing(engine) as session:
+            return once.answer(session, lambda: describe_package(publish(session, built)))
 
 
 def _order(session: Session, body: PackageIn) -> Order:

@@ -2,22 +2,20 @@
 
 The order is always: check the files, put them into the store, then one transaction for all rows and
 events. A crash in between leaves a blob that nobody names (see `orphans`), never a row that names
-nothing. Of two processes that publish the same, one is second: `settled` lets it find the other's
-rows.
+nothing. Of two processes that publish the same, one is second, and finds the other's rows: write
+transactions follow one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.db import writing
 from server.history.events import record
 from server.packaging.encode import BuildReport
 from server.registry.models import learnable_of
@@ -31,11 +29,6 @@ from shared.package import FORMAT, PackageReader
 
 #: How tensors are sent whose elements a device computes, so that it must know their dtype.
 COMPUTED = frozenset({"direct", "factors"})
-
-#: How often a transaction is repeated that another process came before.
-TRIES = 5
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -72,20 +65,6 @@ def store(
     return Stored(blobs.put(package), blobs.put(decoded), checked, arguments)
 
 
-def settled(engine: Engine, work: Callable[[Session], _T], tries: int = TRIES) -> _T:
-    """Run `work` in a write transaction; anew where another process was first.
-
-    It looks for what is there before it adds anything, so the next time it finds the other's row.
-    """
-    try:
-        with writing(engine) as session:
-            return work(session)
-    except IntegrityError:
-        if tries == 1:
-            raise
-    return settled(engine, work, tries - 1)
-
-
 def publish_version(
     session: Session,
     model: Model,
@@ -99,7 +78,9 @@ def publish_version(
     assert stored.checked is not None
     assert stored.weights is not None
     known = version_by_digest(session, model, stored.checked.weights_digest)
-    return known or add_version(
+    if known is not None and known.removed_at is None:
+        return known
+    return add_version(
         session,
         model,
         stored.checked,

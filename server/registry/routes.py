@@ -18,7 +18,7 @@ from server.registry.datasets import add_dataset, describe_dataset, find_dataset
 from server.registry.models import create_model, describe_model, find_model, schema_known
 from server.registry.schemas import DatasetIn, DatasetOut, ModelIn, ModelOut, VersionOut
 from server.registry.upload import Upload, parse_arguments, receive_version
-from server.registry.versions import describe_version, find_version
+from server.registry.versions import describe_version, find_version, require_weights
 from server.tables import Dataset, Model, Version
 
 router = APIRouter(prefix="/api/v1", dependencies=[Operator])
@@ -171,7 +171,8 @@ def get_version(model: ModelPath, number: NumberPath, engine: EngineDep) -> Vers
     tags=["versions"],
     summary="Download a version's weights",
     response_class=Response,
-    responses=DOCUMENTED | answers("model.not_found", "version.not_found", "request.bad_range"),
+    responses=DOCUMENTED
+    | answers("model.not_found", "version.not_found", "version.removed", "request.bad_range"),
 )
 def get_weights(
     model: ModelPath, number: NumberPath, request: Request, engine: EngineDep, blobs: BlobsDep
@@ -179,6 +180,7 @@ def get_weights(
     """The weights as a safetensors file; Range and If-Range work."""
     with reading(engine) as session:
         version = find_version(session, find_model(session, model), number)
+        require_weights(version)
     return blob_response(request, blobs, version.blob, f"{model}-{number}.safetensors")
 
 

@@ -98,6 +98,7 @@ class VersionOut(BaseModel):
             "approximates": None,
             "metrics": {"accuracy": 0.962},
             "created_at": "2026-03-01T10:10:00Z",
+            "removed_at": None,
         }
     )
 
@@ -115,6 +116,7 @@ class VersionOut(BaseModel):
     approximates: int | None = Field(description="Number of the version that it stands for.")
     metrics: dict[str, Any]
     created_at: datetime
+    removed_at: datetime | None = Field(description="When the weights were removed for their age.")
 
 
 class DatasetIn(BaseModel):

@@ -59,10 +59,13 @@ def add_version(
 ) -> Version:
     """Number and store a version whose weights are in the blob store.
 
+    One whose weights were removed for their age gets them back, and is the same as before.
     `arguments` are those of the architecture that the weights fit. Schema and arguments become the
     model's. Raises BadVersion `exists`.
     """
     known = version_by_digest(session, model, checked.weights_digest)
+    if known is not None and known.removed_at is not None:
+        return _bring_back(session, known, blob)
     if known is not None:
         raise BadVersion("exists", f"these weights are version {known.number} of {model.name}")
     last = select(func.max(Version.number)).where(Version.model_id == model.id)
@@ -87,6 +90,22 @@ def add_version(
     session.flush()
     told = {"number": version.number, "weights_digest": version.weights_digest}
     record(session, f"version.{source}", told, model_id=model.id, version_id=version.id)
+    return version
+
+
+def require_weights(version: Version) -> None:
+    """Raise BadVersion `removed` where retention has removed the weights."""
+    if version.removed_at is not None:
+        day = version.removed_at.date()
+        raise BadVersion("removed", f"the weights of version {version.number} went on {day}")
+
+
+def _bring_back(session: Session, version: Version, blob: Kept) -> Version:
+    version.blob, version.size_bytes, version.removed_at = blob.sha256, blob.size, None
+    session.flush()
+    told = {"number": version.number, "weights_digest": version.weights_digest}
+    ids = {"model_id": version.model_id, "version_id": version.id}
+    record(session, "version.brought_back", told, **ids)
     return version
 
 
