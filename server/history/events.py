@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import ColumnElement, insert, literal, select
 from sqlalchemy.orm import Session
 
-from server.tables import Assignment, Event, Rollout
+from server.tables import Assignment, Event, Rollout, now
 
 
 def record(session: Session, kind: str, data: dict[str, Any] | None = None, **ids: Any) -> Event:
@@ -17,6 +18,25 @@ def record(session: Session, kind: str, data: dict[str, Any] | None = None, **id
     event = Event(kind=kind, data=data or {}, **ids)
     session.add(event)
     return event
+
+
+def record_each(
+    session: Session, kind: str, those: ColumnElement[bool], data: dict[str, Any] | None = None
+) -> None:
+    """Add an event about each assignment that `those` holds for, all in one statement."""
+    columns = {
+        "kind": literal(kind, Event.kind.type),
+        "at": literal(now(), Event.at.type),
+        "data": literal(data or {}, Event.data.type),
+        "model_id": Rollout.model_id,
+        "version_id": Rollout.version_id,
+        "package_id": Assignment.package_id,
+        "rollout_id": Assignment.rollout_id,
+        "device_id": Assignment.device_id,
+        "assignment_id": Assignment.id,
+    }
+    rows = select(*columns.values()).join(Rollout, Rollout.id == Assignment.rollout_id).where(those)
+    session.execute(insert(Event).from_select(list(columns), rows.order_by(Assignment.id)))
 
 
 def ids_of(assignment: Assignment, rollout: Rollout) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from server.history.events import ids_of, record
+from server.history.events import record_each
 from server.rollouts import membership
 from server.rollouts.draw import place
 from server.rollouts.states import BEFORE_SWAP
@@ -110,7 +110,7 @@ def bump(session: Session, devices: Collection[str]) -> None:
         update(Device)
         .where(Device.id.in_(devices))
         .values(generation=Device.generation + 1)
-        .execution_options(synchronize_session="fetch")
+        .execution_options(synchronize_session="evaluate")
     )
 
 
@@ -153,21 +153,22 @@ def _supersede(
     session: Session, rollout: Rollout, devices: Sequence[str], at: datetime
 ) -> set[int]:
     """Close what these devices have open of the model, where it can be taken back."""
-    query = select(Assignment).where(
+    those = and_(
         Assignment.model_id == rollout.model_id,
         Assignment.device_id.in_(devices),
         Assignment.finished_at.is_(None),
         Assignment.state.in_(BEFORE_SWAP),
     )
-    older: dict[int, Rollout] = {}
-    for old in session.scalars(query):
-        if old.rollout_id not in older:
-            older[old.rollout_id] = session.get_one(Rollout, old.rollout_id)
-        old.state, old.finished_at = "superseded", at
-        told = {"by_rollout": rollout.id}
-        record(session, "assignment.superseded", told, **ids_of(old, older[old.rollout_id]))
-    session.flush()
-    return set(older)
+    older = set(session.scalars(select(Assignment.rollout_id).where(those).distinct()))
+    if older:
+        record_each(session, "assignment.superseded", those, {"by_rollout": rollout.id})
+        session.execute(
+            update(Assignment)
+            .where(those)
+            .values(state="superseded", finished_at=at)
+            .execution_options(synchronize_session=False)
+        )
+    return older
 
 
 def rows_changed(result: object) -> int:

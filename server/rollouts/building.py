@@ -1,7 +1,7 @@
 """Has packages built in the background, each once, so that no poll waits for a build.
 
 Several server processes may have the same package built: each builds the same bytes, and the one
-that comes second finds the package published (see `publish.publishing.settled`).
+that comes second finds the package published.
 """
 
 from __future__ import annotations

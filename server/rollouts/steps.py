@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from server.history.events import ids_of, record
+from server.history.events import record, record_each
 from server.rollouts.admission import admit, admit_again, bump, rows_changed
 from server.rollouts.overdue import mark_overdue
 from server.rollouts.strategies.base import (
@@ -70,7 +70,7 @@ def carry_out(session: Session, view: View, step: AnyStep, chosen: Chosen, at: d
     elif isinstance(step, MarkOverdue):
         mark_overdue(session, rollout, chosen, at)
     elif isinstance(step, Close):
-        _close(session, rollout, chosen, at)
+        _close(session, chosen, at)
     else:
         _tell(session, view, step)
 
@@ -168,13 +168,15 @@ def _tell(session: Session, view: View, step: AnyStep) -> None:
         record(session, "rollout.reopened", {}, **about(rollout))
 
 
-def _close(session: Session, rollout: Rollout, ids: Chosen, at: datetime) -> None:
+def _close(session: Session, ids: Chosen, at: datetime) -> None:
     """Take back what is open, and let the devices know."""
-    still = select(Assignment).where(Assignment.id.in_(ids), Assignment.finished_at.is_(None))
-    devices = []
-    for row in session.scalars(still):
-        row.state, row.finished_at, row.held = "aborted", at, None
-        devices.append(row.device_id)
-        record(session, "assignment.aborted", {}, **ids_of(row, rollout))
-    session.flush()
+    those = Assignment.id.in_(ids) & Assignment.finished_at.is_(None)
+    devices = list(session.scalars(select(Assignment.device_id).where(those)))
+    record_each(session, "assignment.aborted", those)
+    session.execute(
+        update(Assignment)
+        .where(those)
+        .values(state="aborted", finished_at=at, held=None)
+        .execution_options(synchronize_session=False)
+    )
     bump(session, devices)
