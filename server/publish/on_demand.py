@@ -18,7 +18,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from server import metrics
-from server.db import reading
+from server.db import reading, writing
 from server.errors import BadUpdate
 from server.packaging.encode import BuildReport, build_package
 from server.publish.accuracy import Gate, Subject, measure
@@ -27,7 +27,6 @@ from server.publish.publishing import (
     metrics_of,
     publish_package,
     publish_version,
-    settled,
     store,
 )
 from server.storage.base import BlobStore
@@ -75,7 +74,8 @@ def lossless_package(
             if known is not None:
                 return known.id
         built = build(engine, blobs, order)
-        return settled(engine, lambda session: publish(session, built).id)
+        with writing(engine) as session:
+            return publish(session, built).id
 
 
 def find_package(session: Session, order: Order) -> Package | None:

@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session
 
 from server.db import open_engine, reading, writing
 from server.errors import BadUpdate
-from server.publish import publishing
 from server.publish.on_demand import Order, build, lossless_package, publish
-from server.publish.publishing import settled
 from server.registry.models import create_model, find_model
 from server.registry.schemas import ModelIn
 from server.registry.versions import add_version
@@ -140,45 +137,20 @@ def test_a_package_notes_what_a_device_must_know(
     assert (lossy, plain) == ({**known, "dtypes": ["F32"]}, {**known, "dtypes": []})
 
 
-def test_who_comes_second_finds_what_the_first_one_published(
-    engine: Engine, blobs: LocalStore, versions: list[int]
+def test_two_processes_that_build_the_same_end_with_one_package(
+    engine: Engine, database_url: str, blobs: LocalStore, versions: list[int]
 ) -> None:
-    built = build(engine, blobs, Order(versions[1], versions[0], "xor", {}))
-    tries: list[int] = []
+    order = Order(versions[1], versions[0], "xor", {})
+    both_are_built = threading.Barrier(2, timeout=30)
+    engines = [engine, open_engine(database_url)]
 
-    def late(session: Session) -> int:
-        tries.append(1)
-        if len(tries) == 1:  # it looked before the other process had committed
-            made = lossless_package_elsewhere()
-            session.add(Package(**made))
-            session.flush()
-        return publish(session, built).id
+    def process(mine: Engine) -> int:
+        built = build(mine, blobs, order)
+        both_are_built.wait()
+        with writing(mine) as session:
+            return publish(session, built).id
 
-    def lossless_package_elsewhere() -> dict[str, Any]:
-        sha256, ids = built.stored.package.sha256, {"model_id": 1, "target_version_id": versions[1]}
-        return {"method": "xor", "sha256": sha256, "size_bytes": 1, "id": 1, **ids}
-
-    with writing(engine) as session:
-        first = publish(session, built).id
-    assert settled(engine, late) == first
-    assert (len(tries), packages(engine)) == (2, 1)
-
-
-@pytest.mark.postgres("SQLite lets one transaction write at a time")
-def test_two_processes_publish_the_same_at_the_same_time(
-    engine: Engine, blobs: LocalStore, versions: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = build(engine, blobs, Order(versions[1], versions[0], "xor", {}))
-    both_have_looked, real = threading.Barrier(2, timeout=30), publishing.needs_of
-
-    def wait(*known: Any) -> Any:
-        if not both_have_looked.broken:
-            both_have_looked.wait()
-            both_have_looked.abort()  # who comes again need not wait
-        return real(*known)
-
-    monkeypatch.setattr(publishing, "needs_of", wait)
     with ThreadPoolExecutor(2) as pool:
-        work = lambda session: publish(session, built).id  # noqa: E731
-        ids = {f.result() for f in [pool.submit(settled, engine, work) for _ in range(2)]}
+        ids = set(pool.map(process, engines))
+    engines[1].dispose()
     assert len(ids) == packages(engine) == 1
