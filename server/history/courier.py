@@ -24,6 +24,7 @@ import httpx
 from sqlalchemy import ColumnElement, Engine, select, update
 from sqlalchemy.orm import Session
 
+from server import metrics
 from server.db import reading, writing
 from server.history.events import record
 from server.history.outbox import fill
@@ -117,6 +118,8 @@ class Courier:
                 if parcel is None:
                     return
                 outcome = self._send(parcel)
+                told = "delivered" if outcome.is_success else "failed"
+                metrics.WEBHOOK_ATTEMPTS.labels(told).inc()
                 if not self._stopping.is_set():
                     with writing(self._engine) as session:
                         settle(session, parcel.delivery_id, outcome)
