@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from server.db import open_engine
+from server.duties import release_all
 from tests.e2e.test_killed_server import DOOMED, Site
 from tests.history.receiver import Receiver
 
@@ -20,6 +23,18 @@ def site(tmp_path: Path, databases: Any) -> Site:
     site.environment |= databases.environment(tmp_path / "server")
     site.environment["WEFT_WEBHOOK_HOSTS"] = "127.0.0.1"
     return site
+
+
+@pytest.fixture
+def lease_runs_out(tmp_path: Path, databases: Any) -> Callable[[], None]:
+    """As if the time of a killed server's leases were over: on PostgreSQL the next one waits."""
+
+    def run_out() -> None:
+        engine = open_engine(databases.url(tmp_path / "server"))
+        release_all(engine)
+        engine.dispose()
+
+    return run_out
 
 
 def create_webhook(client: httpx.Client, receiver: Receiver) -> None:
@@ -33,10 +48,11 @@ def create_model(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("table", "moment"), [("models", "after"), ("deliveries", "after")])
 def test_killed_before_it_is_sent_it_is_sent_by_the_next(
-    site: Site, receiver: Receiver, table: str, moment: str
+    site: Site, receiver: Receiver, lease_runs_out: Any, table: str, moment: str
 ) -> None:
     with site.sound() as (_, client):
         create_webhook(client, receiver)
+    lease_runs_out()
     with site.serving(sys.executable, "-c", DOOMED, table, moment) as (process, client):
         if table == "models":
             with pytest.raises(httpx.TransportError):
@@ -45,13 +61,14 @@ def test_killed_before_it_is_sent_it_is_sent_by_the_next(
             create_model(client)
         assert process.wait(30) == -signal.SIGKILL
     assert receiver.taken.empty()
+    lease_runs_out()
     with site.sound():
         assert receiver.next()[1]["kind"] == "model.created"
     assert receiver.taken.empty()
 
 
 def test_killed_before_it_knows_of_the_answer_the_same_bytes_are_sent_again(
-    site: Site, receiver: Receiver
+    site: Site, receiver: Receiver, lease_runs_out: Any
 ) -> None:
     receiver.open.clear()
     with site.sound() as (process, client):
@@ -61,6 +78,7 @@ def test_killed_before_it_knows_of_the_answer_the_same_bytes_are_sent_again(
         process.kill()
         process.wait()
     receiver.open.set()
+    lease_runs_out()
     with site.sound() as (_, client):
         again, same = receiver.taken.get(timeout=20)
     assert same == body
