@@ -19,7 +19,7 @@ from server.tables import Delivery, Event, IdempotencyKey, now
 #: Kinds of events that tell of what is under way, not of what came of it.
 PROGRESS: Final = (
     "assignment.idle",
-    "assignment.admitted",
+    "assignment.waiting",
     "assignment.held",
     "assignment.offered",
     "assignment.downloading",
@@ -31,7 +31,7 @@ PROGRESS: Final = (
     "assignment.deferred",
     "refinement.queued",
     "refinement.started",
-    "refinement.requeued",
+    "refinement.interrupted",
 )
 
 KEEP_KEYS = timedelta(days=7)
