@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,14 @@ class Server:
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return int(fields["VmHWM" if peak else "VmRSS"].split()[0]) * 1024
 
+    def wait_until_idle(self) -> None:
+        """Let what a server does at its start come to an end."""
+        for _ in range(30):
+            before = self.cpu_seconds()
+            time.sleep(0.5)
+            if self.cpu_seconds() - before < 0.05:
+                return
+
     def children(self) -> list[int]:
         """Processes that it started: refinements."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
@@ -87,7 +96,9 @@ def serving(folder: Path, database_url: str, **settings: str) -> Iterator[Server
     )
     assert process.stdout is not None
     try:
-        yield Server(process, _port(process.stdout))
+        server = Server(process, _port(process.stdout))
+        server.wait_until_idle()
+        yield server
     finally:
         process.send_signal(signal.SIGTERM)
         try:

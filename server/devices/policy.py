@@ -9,6 +9,7 @@ again from time to time, since filters may speak of time.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -22,6 +23,9 @@ from server.tables import Assignment, Device, Group
 
 #: Seconds between two times that all devices are looked at.
 INTERVAL_SECONDS = 600.0
+
+#: Seconds between two batches of all devices: polls are answered in between.
+PAUSE_SECONDS = 0.02
 
 #: Most groups in one query, whose conditions databases bound.
 GROUPS_A_QUERY = 20
@@ -67,6 +71,8 @@ def settle_all(engine: Engine) -> int:
             with writing(engine) as session:
                 settle(session, changed)
         count, after = count + len(changed), ids[-1]
+        if len(ids) == BATCH_ROWS:
+            time.sleep(PAUSE_SECONDS)
 
 
 def settling(engine: Engine) -> Duty:
