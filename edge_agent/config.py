@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from shared.errors import BadConfig
-from shared.wire import ModelName, check_token
+from shared.wire import AttributeName, ModelName, OneLine, check_token
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,6 +36,8 @@ DEFAULT_PATH = Path("/etc/weft/edge-agent.toml")
 PREFIX = "WEFT_AGENT_"
 #: Names the file itself, hence not a setting.
 PATH_VARIABLE = PREFIX + "CONFIG"
+#: Settings that are tables.
+TABLES = frozenset({"models", "attributes"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -81,6 +83,11 @@ class Config(BaseModel):
     )
     models: dict[ModelName, ModelConfig] = Field(
         min_length=1, description="The models that this device runs; others are left alone."
+    )
+    attributes: dict[AttributeName, OneLine] = Field(
+        default_factory=dict,
+        max_length=60,
+        description="What the server shows of this device and filters by: names and short texts.",
     )
     poll_seconds: float = Field(
         default=60, ge=0.05, le=86400, description="Time between polls, until the server says."
@@ -155,7 +162,7 @@ def _load_file(path: Path) -> dict[str, Any]:
 
 
 def _overrides(variables: Mapping[str, str]) -> dict[str, Any]:
-    """WEFT_AGENT_<SETTING>; `models` as JSON, all else as it stands."""
+    """WEFT_AGENT_<SETTING>; tables as JSON, all else as it stands."""
     found: dict[str, Any] = {}
     for variable, value in variables.items():
         if not variable.startswith(PREFIX) or variable == PATH_VARIABLE:
@@ -163,7 +170,7 @@ def _overrides(variables: Mapping[str, str]) -> dict[str, Any]:
         name = variable[len(PREFIX) :].lower()
         if name not in Config.model_fields:
             raise BadConfig("invalid", f"{variable}: there is no such setting")
-        found[name] = _json(variable, value) if name == "models" else value
+        found[name] = _json(variable, value) if name in TABLES else value
     return found
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge_agent import __version__, files
+from edge_agent import files
 from edge_agent.api import DeviceApi
 from edge_agent.errors import AgentError
-from shared import coding, methods, package
 from shared.errors import Unreachable
-from shared.tensors import FLOATS
-from shared.wire import MAX_CHAIN, Capabilities, Report
+from shared.wire import Report
 
 #: A device that is away for years must not fill its disk with reports: the oldest go first.
 MAX_PENDING = 100
@@ -27,12 +25,13 @@ _log = logging.getLogger(__name__)
 
 
 class _Persisted(BaseModel):
-    """The content of the file: the last counter used, and the reports not yet answered."""
+    """The last counter used, the reports not yet answered, and the inventory as last told."""
 
     model_config = ConfigDict(frozen=True)
     format: Literal[1] = 1
     counter: int = 0
     pending: list[str] = []
+    told: str | None = None
 
 
 class Outbox:
@@ -51,6 +50,15 @@ class Outbox:
     def pending(self) -> int:
         """How many reports wait for an answer."""
         return len(self._state.pending)
+
+    @property
+    def told(self) -> str | None:
+        """The inventory as the server was last told of it; None: never."""
+        return self._state.told
+
+    def note_told(self, inventory: str) -> None:
+        """Persist what the server is told, once that cannot be lost any more."""
+        self._persist(self._state.counter, self._state.pending, inventory)
 
     def add(self, report: Report) -> None:
         """Persist a report under the next counter, unless the same one is waiting already.
@@ -76,24 +84,18 @@ class Outbox:
                 _log.error("a report is dropped: %s; it was: %s", error, body)
             self._persist(self._state.counter, rest)
 
-    def _persist(self, counter: int, pending: list[str]) -> None:
-        state = _Persisted(counter=counter, pending=pending)
+    def _persist(self, counter: int, pending: list[str], told: str | None = None) -> None:
+        state = _Persisted(counter=counter, pending=pending, told=told or self._state.told)
         files.write(self._path, state.model_dump_json().encode(), files.PRIVATE)
         self._state = state
 
 
-def capabilities(directory: Path) -> Capabilities:
-    """What this agent can decode, and the space it has."""
-    return Capabilities(
-        agent=__version__,
-        formats=[package.FORMAT],
-        methods={method.id: method.version for method in methods.METHODS.values()},
-        coders=sorted(coding.CODERS),
-        dtypes=sorted(FLOATS),
-        free_bytes=files.free_bytes(directory),
-        chain=MAX_CHAIN,
-    )
-
-
 def _same_update(one: Report, other: Report) -> bool:
+    if one.assignment is None and one.version is None:  # about no update: all of it counts
+        return _content(one) == _content(other)
     return one.model_dump(include=_SAME_UPDATE) == other.model_dump(include=_SAME_UPDATE)
+
+
+def _content(report: Report) -> dict[str, Any]:
+    """What a report tells, without what differs each time."""
+    return report.model_dump(exclude={"counter": True, "capabilities": {"free_bytes"}})

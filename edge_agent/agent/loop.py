@@ -13,7 +13,8 @@ from edge_agent.agent.model import Device
 from edge_agent.api import Backoff, DeviceApi, Identity, load_identity, persist_identity
 from edge_agent.config import Config
 from edge_agent.errors import AgentError, DownloadError, ServerAway
-from edge_agent.report import Outbox, capabilities
+from edge_agent.inventory import attributes, capabilities, told
+from edge_agent.report import Outbox
 from shared.decode import known_answer
 from shared.errors import BadResult, Unreachable, WeftError
 from shared.wire import DesiredModel, Enrolment, HeldModel, Report
@@ -34,6 +35,7 @@ class Agent:
         self._etag: str | None = None
         self._wanted: dict[str, DesiredModel] = {}
         self._enrolled = False
+        self._attributes = attributes(config.attributes)
         self.updates = {name: Update(name, model, device) for name, model in config.models.items()}
 
     def recover(self) -> list[WeftError]:
@@ -51,6 +53,7 @@ class Agent:
         interval = None
         try:
             self._enrol()
+            self._tell_changes()
             self._outbox.send(self._api)
             interval = self._poll()
         except (Unreachable, AgentError) as error:
@@ -69,6 +72,7 @@ class Agent:
         if identity is None or identity.server != self._config.server:
             identity = self._ask_to_be_known()
             persist_identity(self._identity, identity)
+            self._outbox.note_told(self._inventory())
         self._api.use_token(identity.token)
         self._enrolled = True
 
@@ -81,6 +85,7 @@ class Agent:
             token=token.get_secret_value(),
             models={name: _holding(update) for name, update in self.updates.items()},
             capabilities=capabilities(self._config.state_dir),
+            attributes=self._attributes,
         )
         given = self._api.enrol(request)
         _log.info("enrolled as device %s", given.device_id)
@@ -100,8 +105,18 @@ class Agent:
             self._tell()
         return answer.interval
 
+    def _inventory(self) -> str:
+        return told(self._attributes, self._config.state_dir)
+
+    def _tell_changes(self) -> None:
+        """Report attributes and capabilities that the server has not heard of: a new agent, say."""
+        inventory = self._inventory()
+        if self._outbox.told != inventory:
+            self._tell()
+            self._outbox.note_told(inventory)
+
     def _tell(self) -> None:
-        """Report what is held of each model: the server was restored, and may know less."""
+        """Report what is held of each model, and all else that the server should know."""
         for name, update in self.updates.items():
             held = _holding(update)
             report = Report(
@@ -112,6 +127,7 @@ class Agent:
                 weights_digest=held.current,
                 slots=held.slots,
                 capabilities=capabilities(self._config.state_dir),
+                attributes=self._attributes,
             )
             self._outbox.add(report)
 

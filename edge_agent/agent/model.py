@@ -16,8 +16,9 @@ from edge_agent.agent.chain import Chain, peak_bytes
 from edge_agent.api import DeviceApi
 from edge_agent.config import Config, ModelConfig
 from edge_agent.errors import AgentError
+from edge_agent.inventory import capabilities
 from edge_agent.journal import Held, Journal, SlotName, load_journal, persist_journal
-from edge_agent.report import Outbox, capabilities
+from edge_agent.report import Outbox
 from edge_agent.slots import Slots
 from shared.errors import NoSpace, WeftError
 from shared.wire import DesiredModel, Report, Result, State

@@ -1,0 +1,47 @@
+"""What the agent tells of its device: what it can decode, and attributes to show and filter by."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge_agent import __version__, files
+from shared import coding, methods, package
+from shared.tensors import FLOATS
+from shared.wire import MAX_CHAIN, Capabilities
+
+MIB = 1024**2
+
+
+def capabilities(directory: Path) -> Capabilities:
+    """What this agent can decode, and the space it has."""
+    return Capabilities(
+        agent=__version__,
+        formats=[package.FORMAT],
+        methods={method.id: method.version for method in methods.METHODS.values()},
+        coders=sorted(coding.CODERS),
+        dtypes=sorted(FLOATS),
+        free_bytes=files.free_bytes(directory),
+        chain=MAX_CHAIN,
+    )
+
+
+def attributes(configured: Mapping[str, str]) -> dict[str, str]:
+    """What is found out about the machine, and what is configured, which wins."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB
+    found = {
+        "machine": platform.machine(),
+        "host": socket.gethostname(),
+        "cores": str(os.cpu_count() or 1),
+        "memory_mb": str(memory),
+    }
+    return {name: value for name, value in found.items() if value} | dict(configured)
+
+
+def told(attributes: Mapping[str, str], directory: Path) -> str:
+    """All of it as one text, by which a change is found; free space changes all the time."""
+    decodes = capabilities(directory).model_copy(update={"free_bytes": None})
+    return f"{sorted(attributes.items())} {decodes.model_dump_json()}"
