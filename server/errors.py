@@ -111,7 +111,6 @@ class BadUpdate(UserError):
         "removed": "Build the package again, or choose one that is kept.",
         "below_accuracy": "Choose another method or a finer one, or lower what you ask for.",
         "not_measurable": "Create the model with an architecture: without it nothing is measured.",
-        "weights_removed": "Choose versions whose weights are still there.",
     }
 
 

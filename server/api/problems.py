@@ -43,7 +43,6 @@ STATUS: dict[str, int] = {
     "update.removed": 410,
     "webhook.delivery_not_found": 404,
     "webhook.too_many": 409,
-    "update.weights_removed": 409,
     "refinement.not_cancellable": 409,
     "rollout.not_active": 409,
     "rollout.wrong_state": 409,

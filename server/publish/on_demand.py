@@ -23,6 +23,7 @@ from server.errors import BadUpdate
 from server.packaging.encode import BuildReport, build_package
 from server.publish.accuracy import Gate, Subject, measure
 from server.publish.publishing import (
+from server.registry.versions import require_weights
     Stored,
     metrics_of,
     publish_package,
@@ -65,7 +66,7 @@ def lossless_package(
     """The id of a lossless package to `target_id`: `xor` from `base_id`, or `full` without one.
 
     It is built where there is none yet; where another process does the same, both end with the
-    same one. Raises BadUpdate `weights_removed`, BlobError, NoSpace.
+    same one. Raises BadVersion `removed`, BlobError, NoSpace.
     """
     order = Order(target_id, base_id, "full" if base_id is None else "xor", {})
     with one_build:
@@ -94,7 +95,7 @@ def build(engine: Engine, blobs: BlobStore, order: Order, gate: Gate | None = No
     """Build the package, decode it again, judge the result, and put the files into the store.
 
     What the gate refuses never comes into the store. Raises BadUpdate `other_model`,
-    `weights_removed`, `below_accuracy`, `not_measurable`, BadMethod, BadWeights, BadDataset,
+    `below_accuracy`, `not_measurable`, BadVersion `removed`, BadMethod, BadWeights, BadDataset,
     BlobError, NoSpace.
     """
     model, base, target = _rows(engine, order)
@@ -131,9 +132,8 @@ def _rows(engine: Engine, order: Order) -> tuple[Model, Version | None, Version]
         if base is not None and base.model_id != target.model_id:
             raise BadUpdate("other_model", "base and target are versions of different models")
         for version in (base, target):
-            if version is not None and version.removed_at is not None:
-                told = f"the weights of version {version.number} were removed"
-                raise BadUpdate("weights_removed", told)
+            if version is not None:
+                require_weights(version)
         return session.get_one(Model, target.model_id), base, target
 
 

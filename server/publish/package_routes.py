@@ -63,7 +63,7 @@ BuilderDep = Annotated[CapacityLimiter, Depends(_builder)]
         "dataset.bad_label",
         "update.below_accuracy",
         "update.not_measurable",
-        "update.weights_removed",
+        "version.removed",
         "request.key_reused",
     ),
 )

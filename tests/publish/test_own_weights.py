@@ -143,8 +143,8 @@ def test_removed_weights_are_nothing_to_build_from(fleet: Any) -> None:
     with writing(fleet.server.app.state.engine) as session:
         session.execute(update(Version).where(Version.number == 1).values(removed_at=now()))
     body = {"model": "m", "base": 1, "target": 2, "method": {"id": "xor"}}
-    problem = fleet.call("POST", "/api/v1/packages", status=409, json=body)
-    assert problem["code"] == "update.weights_removed"
+    problem = fleet.call("POST", "/api/v1/packages", status=410, json=body)
+    assert problem["code"] == "version.removed"
 
 
 def test_the_package_from_the_parent_is_made_after_a_crash_too(

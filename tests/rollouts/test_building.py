@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from server.errors import BadUpdate
+from server.errors import BadVersion
 from server.planner.plan import Wanted
 from server.rollouts.building import FIRST_PAUSE, LONGEST_PAUSE, Building
 
@@ -26,7 +26,7 @@ class Yard:
     def _build(self, wanted: Wanted) -> None:
         self.tried.put(wanted)
         if self.fails:
-            raise BadUpdate("weights_removed", "gone")
+            raise BadVersion("removed", "gone")
 
     def ask(self, wanted: Wanted, tried: bool) -> None:
         """Ask, and see whether that leads to a build."""
