@@ -22,14 +22,8 @@ from server.db import reading, writing
 from server.errors import BadUpdate
 from server.packaging.encode import BuildReport, build_package
 from server.publish.accuracy import Gate, Subject, measure
-from server.publish.publishing import (
+from server.publish.publishing import Stored, metrics_of, publish_package, publish_version, store
 from server.registry.versions import require_weights
-    Stored,
-    metrics_of,
-    publish_package,
-    publish_version,
-    store,
-)
 from server.storage.base import BlobStore
 from server.tables import Model, Package, Version
 from shared import methods
