@@ -20,6 +20,8 @@ from typing import Any
 # Before numpy is imported; the processes that tests start inherit it.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# No test may depend on the configuration of whoever runs it.
+os.environ["XDG_CONFIG_HOME"] = os.devnull
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from server.cli.backup import backup, restore
+from server.cli.config import apply_config
 from server.cli.datasets import app as datasets
 from server.cli.devices import app as devices
 from server.cli.doctor import doctor
@@ -21,12 +25,20 @@ from server.cli.serve import migrate, serve
 from server.cli.versions import app as versions
 from server.cli.worker import worker
 
-app = typer.Typer(
-    help="Small, exact updates for neural networks that are already deployed.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration; before the command."),
+]
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def configure(context: typer.Context, config: Config = None) -> None:
+    """Small, exact updates for neural networks that are already deployed."""
+    apply_config(context.invoked_subcommand, config)
+
+
 app.command("serve")(serve)
 app.command("migrate")(migrate)
 app.command("worker")(worker)
