@@ -83,11 +83,12 @@ def evaluate(
             step = decide(session, view, moment)
             chosen = _choose(session, view, step, moment, ADMITTED_AT_ONCE)
         for batch in _batches(chosen):
-            if not _try(engine, view, step, batch, moment) or time.monotonic() > end:
+            is_done = _try(engine, view, step, batch, moment)
+            if isinstance(step, Wait):
+                return
+            if not is_done or time.monotonic() > end:
                 break
             time.sleep(PAUSE_SECONDS)
-        if isinstance(step, Wait):
-            return
 
 
 def settle(session: Session, rollouts: Collection[int], at: datetime | None = None) -> None:
