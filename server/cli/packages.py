@@ -23,11 +23,14 @@ from server.cli.options import (
     connect,
     method_options,
 )
-from server.cli.output import show_page, show_record, transfer
+from server.cli.output import Record, show_page, show_record, transfer
 
 app = typer.Typer(help="Update packages of a server.", no_args_is_help=True)
 BRIEF = ("id", "model", "base", "target", "method", "size_bytes", "learnable_count", "created_at")
 COLUMNS = (*BRIEF[:5], "options", "sha256", "size_bytes", "learnable_count", "state", "created_at")
+
+#: Figures of a lossy package that was measured, from its metrics.
+FIGURES = ("dataset", "images", "accuracy_target", "accuracy_after")
 
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="Id of the package.")]
 
@@ -44,6 +47,22 @@ def build(
     bits: Bits = None,
     proportion: Proportion = None,
     seed: Seed = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Measure a lossy result on this dataset.")
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-accuracy-drop",
+            min=0,
+            max=100,
+            help="Percentage points that it may lie below the target; else nothing is published.",
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option("--min-accuracy", min=0, max=100, help="Percent that it must reach."),
+    ] = None,
     as_json: Json = False,
     server: Server = SERVER,
     key: Key = None,
@@ -51,9 +70,14 @@ def build(
     """Fit a method to two versions, without training; a lossy one makes a new version."""
     options = method_options(method, rank, bits, proportion, seed)
     chosen = {"id": method, "options": options}
-    body = {"model": model, "base": base, "target": target, "method": chosen}
+    asked = {
+        "dataset": dataset,
+        "max_accuracy_drop": max_accuracy_drop,
+        "min_accuracy": min_accuracy,
+    }
+    body = {"model": model, "base": base, "target": target, "method": chosen, **asked}
     with connect(server, key) as client:
-        show_record(client.post("/packages", body), as_json, COLUMNS)
+        _show(client.post("/packages", body), as_json)
 
 
 @app.command("list")
@@ -75,7 +99,7 @@ def list_packages(
 def show(id_: Id, as_json: Json = False, server: Server = SERVER, key: Key = None) -> None:
     """Show one package; with --json also how each tensor is sent."""
     with connect(server, key) as client:
-        show_record(client.get(f"/packages/{id_}"), as_json, COLUMNS)
+        _show(client.get(f"/packages/{id_}"), as_json)
 
 
 @app.command("download")
@@ -94,3 +118,13 @@ def download(
             lambda total: transfer(f"downloading {output.name}", total),
         )
     show_record({"path": str(output), "size_bytes": size}, as_json)
+
+
+def _show(package: Record, as_json: bool) -> None:
+    """One package; for people with the figures that were measured, if any were."""
+    if as_json:
+        show_record(package, as_json)
+        return
+    metrics = package["metrics"]
+    measured = tuple(name for name in FIGURES if name in metrics)
+    show_record({**metrics, **package}, as_json, (*COLUMNS, *measured))

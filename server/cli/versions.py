@@ -18,13 +18,14 @@ COLUMNS = (
     "number",
     "source",
     "parent",
+    "approximates",
     "arguments",
     "size_bytes",
     "weights_digest",
     "metrics",
     "created_at",
 )
-BRIEF = ("number", "source", "parent", "size_bytes", "weights_digest", "created_at")
+BRIEF = ("number", "source", "parent", "approximates", "size_bytes", "weights_digest", "created_at")
 
 Number = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
 
@@ -49,7 +50,12 @@ def upload(
         ),
     ] = None,
     parent: Annotated[
-        int | None, typer.Option("--parent", help="Number of the version it was made from.")
+        int | None,
+        typer.Option(
+            "--parent",
+            help="Number of the version it was made from; a lossless package from that is made "
+            "in the background.",
+        ),
     ] = None,
     as_json: Json = False,
     server: Server = SERVER,
