@@ -25,6 +25,9 @@ PIECE_BYTES = 256 * 1024
 #: Uploads are checked and packages built before the answer comes: reading may take minutes.
 TIMEOUT = httpx.Timeout(10.0, read=1800.0, write=120.0)
 
+#: The server says something every 15 seconds, be it that nothing has happened.
+STREAM_TIMEOUT = httpx.Timeout(10.0, read=60.0)
+
 Advance = Callable[[int], None]
 
 
@@ -116,11 +119,23 @@ class Client:
 
     def follow(self, path: str) -> Iterator[Any]:
         """The JSON of each server-sent event, until the server ends the stream."""
-        with self._seam(), self._http.stream("GET", path) as answer:
+        for _, value in self.listen(path):
+            if value is not None:
+                yield value
+
+    def listen(self, path: str, **query: Any) -> Iterator[tuple[str | None, Any]]:
+        """The same, each with the last id; without a value where there came only an id."""
+        last = None
+        opened = self._http.stream("GET", path, params=_given(query), timeout=STREAM_TIMEOUT)
+        with self._seam(), opened as answer:
             _check(answer)
             for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
+                name, _, text = line.partition(":")
+                if name == "id":
+                    last = text.strip()
+                    yield last, None
+                elif name == "data":
+                    yield last, json.loads(text)
 
     def _json(self, verb: str, path: str, **request: Any) -> Any:
         with self._seam():

@@ -13,7 +13,8 @@ from server.cli.datasets import app as datasets
 from server.cli.devices import app as devices
 from server.cli.doctor import doctor
 from server.cli.groups import app as groups
-from server.cli.history import history
+from server.cli.history import app as history
+from server.cli.lineage import app as lineage
 from server.cli.methods import app as methods
 from server.cli.models import app as models
 from server.cli.package import app as package
@@ -23,6 +24,7 @@ from server.cli.refine import refine
 from server.cli.rollouts import app as rollouts
 from server.cli.serve import migrate, serve
 from server.cli.versions import app as versions
+from server.cli.webhooks import app as webhooks
 from server.cli.worker import worker
 
 Config = Annotated[
@@ -55,5 +57,7 @@ app.add_typer(package, name="package")
 app.add_typer(rollouts, name="rollouts")
 app.add_typer(devices, name="devices")
 app.add_typer(groups, name="groups")
-app.command("history")(history)
+app.add_typer(history, name="history")
+app.add_typer(lineage, name="lineage")
+app.add_typer(webhooks, name="webhooks")
 app.add_typer(methods, name="methods")

@@ -77,6 +77,14 @@ def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
     _stdout().print(table)
 
 
+def show_line(record: Record, as_json: bool, columns: Sequence[str]) -> None:
+    """One thing of a stream on one line, at once."""
+    if as_json:
+        print(json.dumps(record, ensure_ascii=False), flush=True)
+    else:
+        print("  ".join(_brief(record.get(name)) for name in columns), flush=True)
+
+
 def say(text: str) -> None:
     """A line on stderr."""
     _stderr().print(text)

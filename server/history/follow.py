@@ -42,8 +42,12 @@ class Follower:
 
 
 async def stream(follower: Follower, limit: int | None) -> AsyncIterator[ServerSentEvent]:
-    """What the follower waits for; without a limit it ends when the client goes."""
+    """What the follower waits for; without a limit it ends when the client goes.
+
+    It begins with an id alone: whoever loses the stream before the first event goes on from there.
+    """
     left = limit
+    yield ServerSentEvent(id=encode(follower.position), comment="open")
     while left is None or left > 0:
         found, follower = await run_in_threadpool(follower.look)
         for event in found[:left]:

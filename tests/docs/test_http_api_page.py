@@ -101,7 +101,7 @@ def test_lines_run_in_order_and_answer_as_shown(
 ) -> None:
     if shutil.which("curl") is None:
         pytest.skip("the page's lines need the program curl")
-    server = serve(dataset_roots=(str(folder),))
+    server = serve(dataset_roots=(str(folder),), webhook_hosts=("127.0.0.1",))
     known = {"WEFT": server.url, "DATA": str(folder), "PATH": "/usr/bin:/bin:/usr/local/bin"}
     for example in examples:
         done = subprocess.run(
