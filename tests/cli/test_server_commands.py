@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.weights import WeightsReader
+from shared.weights import WeightsReader, write_weights
 
 
 @pytest.fixture
@@ -90,6 +91,20 @@ def test_lossy_package_leads_to_a_version_of_its_own(ask: Any, model: str) -> No
     assert (made["parent"], made["approximates"]) == (1, 2)
 
 
+def test_upload_with_a_parent_brings_its_lossless_package(
+    ask: Any, model: str, base: Path, tmp_path: Path
+) -> None:
+    with WeightsReader(base) as reader:
+        arrays = {n: (s.dtype, reader.read(n) + 1) for n, s in reader.schema.items()}
+    write_weights(tmp_path / "child", arrays)
+    made = ask("versions", "upload", model, tmp_path / "child", "--parent", 1).json
+    assert (made["number"], made["parent"]) == (3, 1)
+    end = time.monotonic() + 30
+    while not (listed := ask("packages", "list", "--model", model).json["items"]):
+        assert time.monotonic() < end
+    assert [(p["base"], p["target"], p["method"]) for p in listed] == [(1, 3, "xor")]
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -104,6 +119,14 @@ def test_lossy_package_leads_to_a_version_of_its_own(ask: Any, model: str) -> No
         (
             ["packages", "build", "MODEL", "--target", "2", "--method", "xor"],
             "method.not_applicable",
+        ),
+        (
+            "packages build MODEL --base 1 --target 2 --method direct --dataset none".split(),
+            "dataset.not_found",
+        ),
+        (
+            "packages build MODEL --base 1 --target 2 --method direct --min-accuracy 9".split(),
+            "request.invalid",
         ),
         (["refinements", "show", "99999"], "refinement.not_found"),
         (["refinements", "cancel", "99999"], "refinement.not_found"),
