@@ -16,6 +16,7 @@ from server.rollouts.showing import describe_rollout
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], dependencies=[Operator])
 
+ALL, BEFORE = RetryIn(), RollBackIn()
 REFUSED = answers("rollout.not_found", "rollout.not_active", "rollout.wrong_state")
 
 
@@ -66,7 +67,7 @@ def post_abort(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
         "rollout.not_active", "rollout.wrong_state", "rollout.nothing_to_retry"
     ),
 )  # fmt: skip
-def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn) -> RolloutOut:
+def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn = ALL) -> RolloutOut:
     """Reopen devices that failed, rolled back or timed out; they wait for their turn."""
     with writing(engine) as session:
         rollout = deploy.find_rollout(session, rollout_id)
@@ -89,7 +90,7 @@ def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn) -> Rol
     ),
 )
 def post_roll_back(
-    rollout_id: RolloutPath, engine: EngineDep, once: OnceDep, body: RollBackIn
+    rollout_id: RolloutPath, engine: EngineDep, once: OnceDep, body: RollBackIn = BEFORE
 ) -> Response:
     """Abort the rollout if it still runs, and start one that leads its devices back.
 

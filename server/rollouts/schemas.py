@@ -35,7 +35,10 @@ def _zone(name: str) -> str:
 class PhaseIn(BaseModel):
     """A share of the devices, and how long to watch them before the next ones follow."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"percent": 10, "soak_seconds": 3600}]},
+    )
 
     percent: Percent = Field(description="Of all devices, with those of the phases before.")
     soak_seconds: int = Field(
@@ -46,7 +49,10 @@ class PhaseIn(BaseModel):
 class RuleIn(BaseModel):
     """When to abort: at this share of bad ends, if there are enough of them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"kind": "failed", "percent": 20, "min_count": 3}]},
+    )
 
     kind: Kind = Field(
         description="`failed`: refused, rolled back or timed out; `timed_out`: only those; "
@@ -61,7 +67,14 @@ class RuleIn(BaseModel):
 class WindowIn(BaseModel):
     """When updates may be offered."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"cron": "0 2 * * *", "duration_seconds": 14400, "time_zone": "Europe/Berlin"}
+            ]
+        },
+    )
 
     cron: Annotated[str, AfterValidator(_cron)] = Field(
         max_length=100, description="When it opens: minute, hour, day, month, weekday."

@@ -62,10 +62,12 @@ def examples(page: str) -> list[Example]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the page's reader stands: initial weights, and data."""
+    """Where the page's reader stands: weights, and data."""
     torch.manual_seed(0)
     module = zoo.get("vgg_tiny").build({"in_channels": 1, "classes": 5})
     save_state(tmp_path / "initial.safetensors", state_of(module))
+    tuned = zoo.get("vgg_tiny").build({"in_channels": 1, "classes": 10})
+    save_state(tmp_path / "tuned.safetensors", state_of(tuned))
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (60, 16, 16), np.uint8)
     np.savez(tmp_path / "week-9.npz", images=images, labels=np.arange(60) % 10)
@@ -152,4 +154,5 @@ def test_table_lists_exactly_the_fields_of_a_recipe(page: str) -> None:
         f"| {field.description} |"
         for name, field in Recipe.model_fields.items()
     ]
-    assert re.findall(r"^\| `.*$", page, re.MULTILINE) == expected
+    section = page.partition("\n## Refinements\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `.*$", section, re.MULTILINE) == expected
