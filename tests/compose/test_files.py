@@ -97,8 +97,7 @@ def test_the_servers_settings_are_known_and_hold(
     known = {f"WEFT_{field.upper()}" for field in Settings.model_fields}
     known |= {f"WEFT_JOBS_{field.upper()}" for field in JobSettings.model_fields}
     assert set(given) <= known
-    # The worker listens nowhere, and needs no key; its settings are checked all the same.
-    for key, value in ({"WEFT_ADMIN_KEY": "a-key-of-the-server"} | given).items():
+    for key, value in given.items():
         monkeypatch.setenv(key, value)
     settings = load_settings()
     assert (settings.is_sqlite, settings.blobs) == (False, "s3://weft/blobs")
