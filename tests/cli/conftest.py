@@ -84,7 +84,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**inherited, **environment},
+            env={**inherited, "WEFT_LOG_LEVEL": "warning", **environment},
         )
 
     @property
