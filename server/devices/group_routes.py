@@ -117,7 +117,8 @@ def post_group(body: GroupIn, engine: EngineDep, once: OnceDep) -> Response:
             return _describe(session, create_group(session, body.model_dump()))
 
         answer = once.answer(session, create)
-    settle_all(engine)
+    if (body.poll_interval, body.update_budget) != (None, None):
+        settle_all(engine)
     return answer
 
 

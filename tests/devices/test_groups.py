@@ -96,18 +96,20 @@ def test_groups_are_not_nested_without_end_nor_blown_up(fleet):
 
 
 def test_a_group_in_use_stays(fleet):
+    """Also for a rollout that has finished, if it is the newest: later devices still join it."""
     save(fleet, "a", "tags==a")
     save(fleet, "b", "group==a")
     with writing(fleet.server.app.state.engine) as session:
         rollout = Rollout(model_id=1, version_id=1, state="active", filter="group==b")
         session.add(rollout)
-    for name, told in (("a", "the group 'b'"), ("b", "rollout 1")):
-        refused = fleet.call("DELETE", f"{GROUPS}/{name}", 409)
-        assert (refused["code"], told in refused["detail"]) == ("group.in_use", True)
-        refused = fleet.call("PATCH", f"{GROUPS}/{name}", 409, json={"name": "z"})
-        assert refused["code"] == "group.in_use"
-    with writing(fleet.server.app.state.engine) as session:
-        session.get_one(Rollout, 1).state = "aborted"
+    for state in ("finished", "aborted"):
+        for name, told in (("a", "the group 'b'"), ("b", "rollout 1")):
+            refused = fleet.call("DELETE", f"{GROUPS}/{name}", 409)
+            assert (refused["code"], told in refused["detail"]) == ("group.in_use", True)
+            refused = fleet.call("PATCH", f"{GROUPS}/{name}", 409, json={"name": "z"})
+            assert refused["code"] == "group.in_use"
+        with writing(fleet.server.app.state.engine) as session:
+            session.get_one(Rollout, 1).state = state
     for name in ("b", "a"):
         assert fleet.server.client.delete(f"{GROUPS}/{name}").status_code == 204
 
