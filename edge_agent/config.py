@@ -99,7 +99,7 @@ class Config(BaseModel):
         default=5, ge=1, le=100, description="Starts of one update without any progress."
     )
     max_package_bytes: int = Field(
-        default=1 << 30, ge=1, description="Larger packages are refused unseen."
+        default=1 << 30, ge=1, description="Larger packages, or chains, are refused unseen."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What is written to standard error."
