@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
 from server.api.context import EngineDep
-from server.api.paging import Page, Slice, SliceDep, decode, page_of
+from server.api.paging import Page, Slice, SliceDep, page_of
 from server.api.problems import answers
 from server.db import reading
 from server.errors import BadDevice
 from server.history.export import as_csv, as_json_lines, batches
 from server.history.follow import Follower, stream
-from server.history.order import KEY, Position, newest, settled
+from server.history.order import KEY, Position, newest, read_cursor, settled
 from server.history.schemas import EventOut
 from server.history.selection import (
     NO_NUL,
@@ -132,11 +132,10 @@ class Place:
         str | None, Header(description="The same, as browsers send it when they come again.")
     ] = None
 
-    @property
-    def position(self) -> Position | None:
+    def position(self, session: Session) -> Position | None:
         """The place in the order, if one was given. Raises BadRequest `bad_cursor`."""
         cursor = self.last_event_id or self.cursor
-        return None if cursor is None else Position(*map(int, decode(cursor, KEY)))
+        return None if cursor is None else read_cursor(session, cursor)
 
 
 @router.get(
@@ -162,7 +161,7 @@ def follow_events(
     """Events as they happen: from now on; behind `cursor`; or from `since` on, if that is given."""
     with reading(engine) as session:
         wanted.conditions(session)
-        position = place.position or _beginning(session, wanted)
+        position = place.position(session) or _beginning(session, wanted)
     return EventSourceResponse(stream(Follower(engine, wanted.conditions, position), limit))
 
 
@@ -177,6 +176,8 @@ def _page(
     conditions: Callable[[Session], list[ColumnElement[bool]]],
 ) -> Page[EventOut]:
     with reading(engine) as session:
+        if part.cursor is not None:
+            read_cursor(session, part.cursor)
         query = select(Event).where(*conditions(session), settled())
         rows, after = page_of(session, query, KEY, part, descending=order == "newest")
         return Page(items=[EventOut.model_validate(row) for row in rows], next=after)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Engine, and_, func, select, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, Engine, Text, and_, func, select, tuple_, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
-from server.api.paging import beyond
+from server.api.paging import beyond, decode
 from server.db import writing
+from server.errors import BadRequest
 from server.tables import Event, Webhook
 
 KEY: Final = (Event.transaction, Event.id)
@@ -72,6 +73,18 @@ def newest(session: Session) -> Position:
     return Position(*row) if row is not None else Position()
 
 
+def read_cursor(session: Session, cursor: str) -> Position:
+    """The place that a cursor names.
+
+    Raises BadRequest `bad_cursor`, also where it is of another database and lies ahead of this
+    one: a reader that went on from there would wait for ever.
+    """
+    position = Position(*map(int, decode(cursor, KEY)))
+    if position.transaction >= _next_number(session):
+        raise BadRequest("bad_cursor", "the cursor is of another database")
+    return position
+
+
 def adopt_restored(engine: Engine) -> None:
     """At the server's start: forget the transaction numbers of another PostgreSQL cluster.
 
@@ -81,13 +94,19 @@ def adopt_restored(engine: Engine) -> None:
     """
     if engine.dialect.name != "postgresql":
         return
-    here = func.pg_snapshot_xmax(func.pg_current_snapshot())
     with writing(engine) as session:
-        limit = int(str(session.scalar(select(here))))
-        foreign = select(Event.id).where(Event.transaction >= limit)
+        foreign = select(Event.id).where(Event.transaction >= _next_number(session))
         if session.scalar(foreign.limit(1)) is None:
             return
         number_by_ids(session)
+
+
+def _next_number(session: Session) -> int:
+    """No transaction of this database that is seen here has this number, or one above."""
+    if session.get_bind().dialect.name != "postgresql":
+        return 1
+    text = session.scalar(select(func.pg_snapshot_xmax(func.pg_current_snapshot()).cast(Text)))
+    return int(str(text))
 
 
 def number_by_ids(session: Session) -> None:

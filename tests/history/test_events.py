@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from server.api.paging import encode
+
 
 def test_the_whole_story_in_order(fleet):
     fleet.publish(1, 2, b"the package")
@@ -85,6 +87,8 @@ REFUSED = [
     ("events?kind=%00", 422, "request.invalid"),
     ("events?cursor=WzFd", 400, "request.bad_cursor"),
     ("events?cursor=WzEsLTFd", 400, "request.bad_cursor"),
+    (f"events?cursor={encode([1 << 60, 1])}", 400, "request.bad_cursor"),
+    (f"events/follow?cursor={encode([1 << 60, 1])}", 400, "request.bad_cursor"),
     ("events/export?filter=kind=", 422, "filter.syntax"),
     ("events/follow?model=typo", 404, "model.not_found"),
     ("events/follow?cursor=x", 400, "request.bad_cursor"),
