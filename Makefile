@@ -7,7 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo test test-postgres check fmt test-aarch64 bench-edge bench-methods clean
+.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-methods bench-load clean
 
 install: $(ENV)/installed
 
@@ -20,6 +20,9 @@ $(ENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	@$(BIN)/python -m demo
+
+demo-fleet: install
+	@$(BIN)/python -m demo.fleet
 
 test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
@@ -47,6 +50,10 @@ bench-edge: install
 
 bench-methods: install
 	$(BIN)/python -m benchmarks.methods
+
+# About 7 minutes; on a machine that does nothing else. ARGS=--resume goes on after an interruption.
+bench-load: install
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 clean:
 	rm -rf $(ENV) build dist var

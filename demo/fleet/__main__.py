@@ -32,11 +32,11 @@ AGENTS = ("line1-agent", "line2-agent")
 PATIENCE = 60.0
 PLAN = {
     "phases": [
-        {"percent": 20, "soak_seconds": 1},
+        {"percent": 30, "soak_seconds": 1},
         {"percent": 60, "soak_seconds": 1},
         {"percent": 100, "soak_seconds": 0},
     ],
-    "max_open": 8,
+    "max_open": 12,
     "success_percent": 90,
     "abort_rules": [{"kind": "failed", "percent": 20, "min_count": 3}],
 }
@@ -94,6 +94,7 @@ def _act(client: Client, folder: Path) -> dict[str, Any]:
         "bad": bad,
         "ran_bad": ran_bad,
         "back": back,
+        "back_assignments": client.get(f"/rollouts/{back['id']}/assignments", limit=500)["items"],
         "versions_after_rollback": after_rollback,
         "good": good,
         "versions_at_the_end": _versions(client),
@@ -141,20 +142,22 @@ def _start(client: Client, version: int, **plan: Any) -> dict[str, Any]:
 
 
 def wait_for_end(client: Client, rollout: dict[str, Any]) -> dict[str, Any]:
-    """The rollout once it is finished or aborted; says each step that it takes."""
-    said = ""
+    """The rollout once it is finished or aborted; says how each of its phases ended."""
+    phase, text = 0, ""
 
     def ended() -> dict[str, Any] | None:
-        nonlocal said
+        nonlocal phase, text
         found: dict[str, Any] = client.get(f"/rollouts/{rollout['id']}")
-        counts = ", ".join(f"{n} {state}" for state, n in sorted(found["assignments"].items()))
-        text = f"phase {found['phase'] + 1} of {len(found['phases'])}: {counts}"
-        if text != said:
+        if found["phase"] != phase:
             console.print(text)
-        said = text
+        phase = found["phase"]
+        counts = ", ".join(f"{n} {state}" for state, n in sorted(found["assignments"].items()))
+        text = f"phase {phase + 1} of {len(found['phases'])}: {counts}"
         return found if found["state"] in ("finished", "aborted") else None
 
-    return wait_for("the rollout", ended, PATIENCE)
+    found = wait_for(f"rollout {rollout['id']}", ended, PATIENCE)
+    console.print(text)
+    return found
 
 
 def _finish(client: Client, rollout: dict[str, Any]) -> dict[str, Any]:
@@ -191,11 +194,18 @@ def show_history(client: Client) -> None:
             between[event["rollout_id"], event["kind"]] += 1
             continue
         tell_devices()
-        about = ", ".join(f"{name} {value}" for name, value in event["data"].items())
-        at = event["at"][11:19]
-        table.add_row(at, str(event["rollout_id"]), event["kind"], about[:80])
+        table.add_row(
+            event["at"][11:19], str(event["rollout_id"]), event["kind"], _about(event["data"])
+        )
     tell_devices()
     Console(highlight=False, width=120).print(table)
+
+
+def _about(data: dict[str, Any]) -> str:
+    """The short facts of an event, and the reason in words."""
+    facts = [f"{name} {value}" for name, value in data.items() if isinstance(value, int | str)]
+    reason = data.get("reason") or {}
+    return ", ".join([*facts, *([reason["message"]] if "message" in reason else [])])
 
 
 def _events(client: Client) -> Iterator[dict[str, Any]]:
