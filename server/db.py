@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
@@ -177,6 +177,18 @@ def open_current(url: str, auto_migrate: bool, connections: int = CONNECTIONS) -
         engine.dispose()
         raise
     return engine
+
+
+def open_existing(url: str) -> Engine:
+    """As `open_engine`, but where SQLite has no file yet none is made.
+
+    Raises DatabaseError `not_migrated`.
+    """
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    if is_file and not Path(str(parsed.database)).exists():
+        raise DatabaseError("not_migrated", f"{parsed.database} is not there")
+    return open_engine(url)
 
 
 def check_current(engine: Engine) -> None:

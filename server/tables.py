@@ -114,7 +114,8 @@ class Model(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
-#: In `Version.metrics`: SHA-256 of the blob of unfolded statistics that lies beside the weights.
+#: Where a refined version's metrics name the blob of its BatchNorm statistics (see
+#: `server.refine.batchnorm`): the next refinement that starts from it unfolds its clone by them.
 STATISTICS_BLOB = "statistics_blob"
 
 
@@ -237,7 +238,10 @@ class Device(Base):
     """An enrolled device."""
 
     __tablename__ = "devices"
-    __table_args__ = (Index("ix_devices_name", "name"), Index("ix_devices_created_at", "created_at"))
+    __table_args__ = (
+        Index("ix_devices_name", "name"),
+        Index("ix_devices_created_at", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from server.backup import afterwards
 from server.backup.folder import BackupFolder, Manifest
 from server.backup.rows import describe_file, load_table, tables
-from server.backup.take import copy_blob
+from server.backup.take import copy_blob, lift_limits
 from server.backup.verify import check_schema, names
 from server.db import check_current, reading, writing
 from server.errors import BadBackup, DatabaseError
@@ -45,6 +45,7 @@ def restore(
         if copy_blob(kept, blobs, sha256, size):
             advance(size)
     with writing(engine) as session:  # 3
+        lift_limits(session)
         _check_unused(session)
         for table in tables():
             load_table(session.connection(), table, source.table(manifest.folder, table.name))

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.orm import Session
 
 from server.backup.folder import BackupFolder, Manifest, TableFile, sync_folder
 from server.backup.rows import describe_file, dump_table, named_blobs, tables
@@ -96,10 +97,15 @@ def _dump(
 def snapshot(engine: Engine) -> Iterator[Connection]:
     """A connection on which everything is read as it was at one moment."""
     with reading(engine) as session:
-        options = {}
-        if engine.dialect.name == "postgresql":
-            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        yield session.connection(execution_options=options)
+        lift_limits(session)
+        yield session.connection()
+
+
+def lift_limits(session: Session) -> None:
+    """Let this transaction last as long as it must: PostgreSQL would end it after a minute."""
+    if session.get_bind().dialect.name == "postgresql":
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            session.execute(text(f"SET LOCAL {name} = 0"))
 
 
 def _copy_all(source: BlobStore, target: LocalStore, named: set[str], advance: Advance) -> int:

@@ -42,7 +42,7 @@ def backup(
         _show(manifest, folder, "whole", as_json)
         return
     settings = _settings(data_dir)
-    with _database(settings) as engine, transfer("blobs", None) as advance:
+    with _closing(db.open_existing(settings.url)) as engine, transfer("blobs", None) as advance:
         manifest = take(engine, open_store(settings, cached=False), target, advance)
     _show(manifest, folder, "taken", as_json)
 
@@ -59,7 +59,7 @@ def restore(folder: Folder, data_dir: DataDir = None, as_json: Json = False) -> 
     with ExitStack() as stack:
         if settings.is_sqlite:
             stack.enter_context(only_process(settings.data_dir))
-        engine = stack.enter_context(_database(settings))
+        engine = stack.enter_context(_closing(db.open_engine(settings.url)))
         if not db.schema_revision(engine):
             db.migrate(settings.url)
         advance = stack.enter_context(transfer("blobs", total))
@@ -72,8 +72,7 @@ def _settings(data_dir: Path | None) -> Settings:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Engine]:
-    engine = db.open_engine(settings.url)
+def _closing(engine: Engine) -> Iterator[Engine]:
     try:
         yield engine
     finally:

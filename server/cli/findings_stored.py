@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 from sqlalchemy import Engine, func, make_url, select, text
 from sqlalchemy.orm import Session
@@ -13,7 +12,6 @@ from sqlalchemy.orm import Session
 from server import db
 from server.backup.rows import named_blobs
 from server.cli.findings import CLOCK_SKEW, Finding, of_error
-from server.errors import DatabaseError
 from server.settings import Settings
 from server.storage import open_store
 from server.storage.base import BlobStore
@@ -47,7 +45,7 @@ def stored(settings: Settings, full: bool) -> Iterator[Finding]:
     """The checks of database and blobs; those of blobs need the rows that name them."""
     named: list[str] = []
     try:
-        engine = _open(settings)
+        engine = db.open_existing(settings.url)
         try:
             yield from _database(engine, settings, full)
             with db.reading(engine) as session:
@@ -60,14 +58,6 @@ def stored(settings: Settings, full: bool) -> Iterator[Finding]:
     except WeftError as error:
         yield of_error("database", error)
     yield from _blobs(settings, named, full)
-
-
-def _open(settings: Settings) -> Engine:
-    """An engine that makes no file where there is none."""
-    path = make_url(settings.url).database
-    if settings.is_sqlite and not (path and Path(path).exists()):
-        raise DatabaseError("not_migrated", f"{path} is not there yet")
-    return db.open_engine(settings.url)
 
 
 def _database(engine: Engine, settings: Settings, full: bool) -> Iterator[Finding]:

@@ -22,9 +22,9 @@ from server.history.events import record
 from server.jobs.queue import OPEN
 from server.publish.needs import Edge, Needed, Standing, needed
 from server.publish.orphans import remove_unnamed
-from server.publish.refinement import STATISTICS_BLOB
 from server.storage.base import BlobStore
 from server.tables import (
+    STATISTICS_BLOB,
     Assignment,
     DeviceModel,
     Model,

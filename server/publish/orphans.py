@@ -13,9 +13,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from server.db import reading
-from server.publish.refinement import STATISTICS_BLOB
 from server.storage.base import BlobStore
-from server.tables import Package, Version, now
+from server.tables import STATISTICS_BLOB, Package, Version, now
 
 log = logging.getLogger("weft.blobs")
 

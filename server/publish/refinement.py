@@ -23,13 +23,9 @@ from server.refine.recipe import Recipe
 from server.refine.spec import JobSpec
 from server.settings import Settings
 from server.storage.base import BlobStore
-from server.tables import Refinement, now
+from server.tables import STATISTICS_BLOB, Refinement, now
 from shared import methods
 from shared.errors import NoSpace
-
-#: Where a refined version's metrics name the blob of its BatchNorm statistics (see
-#: `server.refine.batchnorm`): the next refinement that starts from it unfolds its clone by them.
-STATISTICS_BLOB = "statistics_blob"
 
 
 class RefinementWork:
