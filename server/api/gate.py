@@ -1,7 +1,7 @@
 """Who is let in: decided from the head of a request alone, before any work.
 
 In this order:
-1. heads that are too large are refused (431, 414);
+1. heads that are too large (431, 414) or hold NUL characters (422) are refused;
 2. under overload devices' polls are sent away (503), so that reports and operators get through;
 3. whoever asks too often is told to wait (429): devices by their token, others by their address.
 
@@ -71,7 +71,7 @@ class Gate:
     def refusal(self, scope: Scope, head_bytes: int, authorization: bytes) -> WeftError | None:
         """Why this request is not let in; None: it is."""
         path: str = scope["path"]
-        error = _too_large(scope["query_string"], head_bytes)
+        error = _unfit(path, scope["query_string"], head_bytes)
         if error is not None:
             return error
         if path == DESIRED_PATH and self.in_work > self._most:
@@ -98,7 +98,10 @@ def _address(scope: Scope) -> Any:
     return client and client[0]
 
 
-def _too_large(query: bytes, head_bytes: int) -> WeftError | None:
+def _unfit(path: str, query: bytes, head_bytes: int) -> WeftError | None:
+    """What no route should see: too much, or NUL characters, which no database compares with."""
+    if "\0" in path or b"%00" in query:
+        return BadRequest("invalid", "NUL characters are not taken")
     if head_bytes > MAX_HEAD_BYTES:
         return BadRequest("headers_too_large", f"the headers are above {MAX_HEAD_BYTES} bytes")
     if query:
