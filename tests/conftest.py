@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except NoPostgres as error:
         raise pytest.UsageError(str(error)) from error
     config.add_cleanup(postgres.stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it in order, as Ctrl-C does
     os.environ[POSTGRES_URL] = postgres.url
 
 

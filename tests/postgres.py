@@ -7,6 +7,7 @@ as root, so root starts it as another user.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import pwd
@@ -26,6 +27,7 @@ import psycopg
 OLDEST = 14
 ATTEMPTS = 5
 START_SECONDS = 60
+PREFIX = "weft-postgres-"
 
 #: Nothing is kept, and the zone of the server must not matter to anyone.
 OPTIONS = {
@@ -79,7 +81,10 @@ class Postgres:
         self._options = options
         self._binaries = find_binaries()
         self._user = _other_user() if os.geteuid() == 0 else None
-        self._folder = Path(tempfile.mkdtemp(prefix="weft-postgres-"))
+        _remove_left_over()
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = os.open(self._folder, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
         self._process: subprocess.Popen[bytes] | None = None
         try:
             if self._user:
@@ -100,6 +105,7 @@ class Postgres:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
 
     def _run_initdb(self) -> None:
         words = ("--no-sync", "--auth=trust", "--username=weft", "--locale=C", "--encoding=UTF8")
@@ -165,6 +171,26 @@ class Postgres:
             ids = (f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}")
             words += [*ids, "--clear-groups"]
         return ["setpriv", *words, "--"] if words else []
+
+
+def _remove_left_over() -> None:
+    """Remove the folders of tests that were killed: nobody holds their locks any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _runs(folder / "data" / "postmaster.pid"):
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _runs(pid_file: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        os.kill(int(pid_file.read_text().splitlines()[0]), 0)
+        return True
+    return False
 
 
 def _other_user() -> pwd.struct_passwd:
