@@ -34,7 +34,7 @@ from server.tables import (
 )
 from shared.errors import WeftError
 
-FRESH_SECONDS = 5.0
+FRESH_SECONDS = 10.0
 
 #: A device that has not been seen for so long is silent.
 SILENT_AFTER = timedelta(hours=1)
