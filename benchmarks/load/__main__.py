@@ -27,6 +27,7 @@ from benchmarks.load.serving import serving
 from server.tables import Json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "load"
+QUICK_RESULTS = Path("var/load-quick")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results" / "load.md"
 BEGAN = time.monotonic()
 
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the records go")
     given = parser.parse_args()
     scale = QUICK if given.quick else FULL
-    folder = given.folder or (RESULTS / "quick" if given.quick else RESULTS)
+    folder = given.folder or (QUICK_RESULTS if given.quick else RESULTS)
     records = Records(folder, scale.runs, given.resume)
     records.keep("machine", lambda: {"command": "make bench-load", **machine()})
     for kind in (given.only,) if given.only else KINDS:

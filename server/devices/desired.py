@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, Row, select
 from sqlalchemy.orm import Session
 
-from server.db import writing
+from server.db import reading, writing
 from server.history.events import ids_of, record
 from server.planner.offers import Planned, Planning
 from server.planner.paths import Offer, Path
@@ -47,7 +47,15 @@ class Answer:
 
 
 def answer_poll(engine: Engine, device_id: str, planning: Planning) -> Answer:
-    """The answer to a poll of a device for which there is news, or of which something is held."""
+    """The answer to a poll of a device for which there is news, or of which something is held.
+
+    Most such polls change nothing: a whole fleet may be held, until a window opens. So it is
+    planned without writing first, and again in a write transaction where there is something new.
+    """
+    with reading(engine) as session, session.no_autoflush:
+        answer = _plan_all(session, device_id, planning)
+        if not (session.new or any(map(session.is_modified, session.dirty))):
+            return answer
     with writing(engine) as session:
         return _plan_all(session, device_id, planning)
 

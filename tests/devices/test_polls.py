@@ -89,6 +89,16 @@ def test_the_scheme_may_be_written_in_any_case(fleet):
     assert fleet.server.client.get("/device/v1/desired", headers=headers).status_code == 200
 
 
+def test_a_device_that_is_held_waits_for_no_writer(fleet):
+    device = fleet.enrol(fleet.digests[0], capabilities={"methods": {"direct": 1}})
+    fleet.roll_out(2)
+    etag = fleet.poll(device).headers["etag"]
+    with writing(fleet.server.app.state.engine):
+        again, anew = fleet.poll(device, etag), fleet.poll(device)
+    assert (again.status_code, anew.status_code) == (304, 200)
+    assert anew.json()["models"][0]["held"] == "no_suitable_package"
+
+
 def test_a_removed_device_is_refused_at_once(fleet):
     device = fleet.enrol(fleet.digests[0])
     fleet.poll(device)
