@@ -80,7 +80,10 @@ def parse(url: str) -> URL:
 def _open_sqlite(url: URL) -> Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, poolclass=QueuePool, pool_size=10, max_overflow=40)
+    # Errors are logged; the values of a statement may be secrets of webhooks, or tokens.
+    engine = create_engine(
+        url, poolclass=QueuePool, pool_size=10, max_overflow=40, hide_parameters=True
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -120,6 +123,7 @@ def _open_postgres(url: URL, connections: int) -> Engine:
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_MS / 1000,
             pool_recycle=3600,
+            hide_parameters=True,
         )
     except ModuleNotFoundError as error:
         text = "WEFT_DATABASE_URL: PostgreSQL needs the extra weft[postgres], which is missing"

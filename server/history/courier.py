@@ -68,6 +68,8 @@ class Outcome:
 
     status: int | None
     error: str | None = None
+    unreachable: bool = False
+    """Nobody is there: no other delivery would fare better."""
 
     @property
     def is_success(self) -> bool:
@@ -155,6 +157,8 @@ class Courier:
                 return _post(client, parcel)
         except WeftError as error:
             return Outcome(None, str(error)[:500])
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return Outcome(None, (str(error) or type(error).__name__)[:500], unreachable=True)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             return Outcome(None, (str(error) or type(error).__name__)[:500])
 
@@ -197,6 +201,8 @@ def settle(session: Session, delivery_id: int, outcome: Outcome) -> None:
         record(session, "webhook.given_up", told)
     else:
         delivery.due_at = now() + delay(delivery.attempts)
+        if outcome.unreachable:
+            _put_off(session, delivery)
 
 
 def delay(attempts: int) -> timedelta:
@@ -209,6 +215,13 @@ def delivery_name(session: Session, delivery: Delivery) -> str:
     """The id by which receivers know a delivery."""
     epoch = session.scalar(select(Installation.epoch))
     return f"{epoch}-{delivery.id}"
+
+
+def _put_off(session: Session, delivery: Delivery) -> None:
+    """Have this one ask, after its delay, for all that wait for the same receiver."""
+    waiting = (Delivery.webhook_id == delivery.webhook_id) & (Delivery.state == "pending")
+    others = waiting & (Delivery.due_at < delivery.due_at)
+    session.execute(update(Delivery).where(others).values(due_at=delivery.due_at))
 
 
 def _wake(session: Session, webhook_id: int) -> None:

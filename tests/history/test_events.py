@@ -28,6 +28,9 @@ def test_the_whole_story_in_order(fleet):
     assert committed["rollout_id"] == rollout["id"]
     assert None not in (committed["package_id"], committed["version_id"], committed["model_id"])
     assert committed["data"]["seconds"] == 2.0
+    ids = ("device_id", "assignment_id", "rollout_id", "version_id", "model_id")
+    of_assignments = [e for e in events if e["kind"].startswith("assignment.")]
+    assert all(e[name] is not None for e in of_assignments for name in ids)
     newest = fleet.call("GET", "/api/v1/events")["items"]
     assert newest == events[::-1]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from server.db import reading, writing
 from server.history import courier
@@ -149,6 +150,23 @@ def test_a_receiver_that_comes_back_gets_all_that_waited(site: Any, receivers: A
     assert receiver.taken.qsize() == 6
 
 
+def test_where_nobody_answers_one_delivery_asks_for_all(engine: Engine) -> None:
+    with writing(engine) as session:
+        create_webhook(session, "https://example.org", None, None)
+        for _ in range(3):
+            record(session, "told")
+    fill(engine)
+    with writing(engine) as session:
+        first, *others = session.scalars(select(Delivery).order_by(Delivery.id))
+        settle(session, first.id, Outcome(None, "connection refused", unreachable=True))
+        session.expire_all()
+        assert {row.due_at for row in others} == {first.due_at}
+        assert [row.attempts for row in (first, *others)] == [1, 0, 0]
+        settle(session, first.id, Outcome(204))
+        session.expire_all()
+        assert all(row.due_at <= now() for row in others)
+
+
 def test_paused_it_is_sent_nothing_and_loses_nothing(site: Any, receiver: Receiver) -> None:
     create(site, receiver)
     assert call(site, "PATCH", "/1", json={"state": "paused"})["state"] == "paused"
@@ -190,6 +208,14 @@ def test_the_secret_is_shown_once_and_nowhere_else(
         assert secret not in json.dumps(shown) + caplog.text
     kinds = [e["kind"] for e in site.client.get("/api/v1/events?kind=webhook").json()["items"]]
     assert kinds == ["webhook.deleted", "webhook.changed", "webhook.created", "webhook.created"]
+
+
+def test_an_error_of_the_database_tells_no_secret(engine: Engine) -> None:
+    row = {"url": "https://example.org", "secret": SECRET, "state": None}
+    with pytest.raises(IntegrityError) as refused, writing(engine) as session:
+        session.execute(insert(Webhook).values(**row))
+    assert "webhooks" in str(refused.value)
+    assert SECRET not in str(refused.value).partition("[SQL")[2]
 
 
 REFUSED = [
