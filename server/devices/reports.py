@@ -12,7 +12,7 @@ from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
-from server.rollouts.deploy import device_changed, join_newest
+from server.rollouts.deploy import device_changed, join_newest, weights_changed
 from server.rollouts.reports import take_assignment_report
 from server.rollouts.returning import bring_back
 from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model
@@ -76,6 +76,7 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
     if held is None:
         held = DeviceModel(device_id=device_id, model_name=report.model)
         session.add(held)
+    has_moved = held.weights_digest != report.weights_digest
     held.weights_digest, held.slots = report.weights_digest, list(report.slots)
     if held.state == NOT_TOLD:
         held.state = report.state
@@ -85,3 +86,6 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
     if is_new:  # a model that came to the device after its enrolment
         session.flush()
         join_newest(session, device_id, report.model)
+    elif has_moved:
+        session.flush()
+        weights_changed(session, device_id, report.model)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from server.errors import BadRollout
 from server.history.events import record
 from server.rollouts.evaluation import settle
-from server.rollouts.membership import rollout_of
+from server.rollouts.membership import STARTED, rollout_of
 from server.rollouts.steps import about
 from server.tables import DeviceModel, Model, Rollout, now
 
@@ -90,6 +90,15 @@ def device_changed(session: Session, device_id: str) -> None:
     names = select(DeviceModel.model_name).where(DeviceModel.device_id == device_id)
     for name in list(session.scalars(names)):
         join_newest(session, device_id, name)
+
+
+def weights_changed(session: Session, device_id: str, model_name: str) -> None:
+    """Call where a device has other weights than before: a filter may ask for its version."""
+    model = session.scalar(select(Model).where(Model.name == model_name))
+    asks = Rollout.filter.is_not(None) & Rollout.state.in_(STARTED)
+    some = select(Rollout.id).where(asks, Rollout.model_id == model.id) if model else None
+    if some is not None and session.scalar(some.limit(1)) is not None:
+        join_newest(session, device_id, model_name)
 
 
 def _require(rollout: Rollout, state: str) -> None:

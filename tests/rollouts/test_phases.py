@@ -241,3 +241,11 @@ def test_back_go_those_that_hold_it_or_may_be_on_the_way(yard):
     yard.succeed(busy)
     assert yard.rollout(back).state == "finished"
     assert yard.poll(untouched).desired.models == []
+
+
+def test_who_comes_to_match_by_its_new_version_joins(yard):
+    device = yard.enrol()
+    rollout = yard.roll_out(version=3, filter="version.m==2")
+    assert yard.states(rollout) == {}
+    yard.report(device, None, 2)  # updated by hand
+    assert yard.states(rollout) == {device: "idle"}
