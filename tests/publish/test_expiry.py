@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 
 from server.db import reading, writing
 from server.publish import expiry
@@ -195,6 +195,20 @@ def test_weights_that_are_uploaded_again_are_the_same_version(fleet: Fleet) -> N
     assert (again["number"], again["removed_at"]) == (1, None)
     assert fleet.server.client.get(f"{url}/1/weights").content == body
     assert fleet.call("GET", "/api/v1/events?kind=version.brought_back")["items"]
+
+
+def test_the_server_does_it_by_its_settings(fleet: Fleet, serve: Any) -> None:
+    with writing(fleet.server.app.state.engine) as session:
+        for table in (Package, Version):
+            session.execute(update(table).values(created_at=now() - LATER))
+    fleet.server.stop()
+    fleet.server = serve(keep_packages_days=30, keep_versions=2)
+    wanted = "limit=1&since=2026-01-01T00:00:00Z&kind=version.removed"
+    with fleet.server.client.stream("GET", f"/api/v1/events/follow?{wanted}") as told:
+        told.read()
+    with reading(fleet.server.app.state.engine) as session:
+        left = select(Package.id).where(Package.removed_at.is_(None)).order_by(Package.id)
+        assert session.scalars(left).all() == [3, 4]
 
 
 def test_nothing_is_written_where_nothing_is_due(fleet: Fleet) -> None:
