@@ -33,17 +33,23 @@ hypothesis.settings.register_profile("weft", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("weft")
 
 
-#: Where the private PostgreSQL listens; the test processes that xdist starts inherit it.
+#: Where the private PostgreSQL of this process listens.
 POSTGRES_URL = "WEFT_TEST_POSTGRES_URL"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start PostgreSQL where it is wanted: once, in the process that the others are started by."""
-    wanted = os.environ.get("WEFT_TEST_DATABASE", "sqlite") == "postgres"
-    if not wanted or hasattr(config, "workerinput"):
-        return
-    from tests.postgres import NoPostgres, Postgres
+    """Start PostgreSQL where it is wanted: one for each process that runs tests.
 
+    Readers of events wait for all open transactions of a PostgreSQL, whatever their database: tests
+    that run side by side on one would wait for each other.
+    """
+    if os.environ.get("WEFT_TEST_DATABASE", "sqlite") != "postgres":
+        return
+    from tests.postgres import NoPostgres, Postgres, remove_left_over
+
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.add_cleanup(remove_left_over)  # of processes that could not end in order
+        return
     try:
         postgres = Postgres()
     except NoPostgres as error:

@@ -81,7 +81,7 @@ class Postgres:
         self._options = options
         self._binaries = find_binaries()
         self._user = _other_user() if os.geteuid() == 0 else None
-        _remove_left_over()
+        remove_left_over()
         self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = os.open(self._folder, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
@@ -173,7 +173,7 @@ class Postgres:
         return ["setpriv", *words, "--"] if words else []
 
 
-def _remove_left_over() -> None:
+def remove_left_over() -> None:
     """Remove the folders of tests that were killed: nobody holds their locks any more."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
