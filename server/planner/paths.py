@@ -34,9 +34,12 @@ class Packages:
 
     def __init__(self, offers: Iterable[Offer] = ()) -> None:
         self._from: dict[str, list[Offer]] = {}
+        self._to: dict[str, list[Offer]] = {}
+        self._least: dict[str, dict[str, int]] = {}
         self.by_id: dict[int, Offer] = {}
         for offer in offers:
             self._from.setdefault(_place(offer.base), []).append(offer)
+            self._to.setdefault(offer.target, []).append(offer)
             self.by_id[offer.package_id] = offer
 
     def has(self, base: str | None, target: str, method: str) -> bool:
@@ -56,17 +59,19 @@ class Packages:
         """The way of fewest bytes to `target` from any of `starts`, of at most `most` packages.
 
         Of two that cost the same, the one with fewer packages, then the one with the older ones.
-        Dijkstra's algorithm, with the number of packages as a second cost: a place that was left
+        Dijkstra's algorithm towards the target (A*: places are taken by the bytes to them and the
+        least that is left), with the number of packages as a second cost: a place that was left
         with fewer bytes is left again by a way of fewer packages, which may still go on where the
         first one must end.
         """
-        waiting: list[tuple[int, int, tuple[int, ...], str]] = [
-            (0, 0, (), _place(start)) for start in starts
+        left = self._least_to(target)
+        waiting: list[tuple[int, int, tuple[int, ...], int, str]] = [
+            (left[place], 0, (), 0, place) for place in map(_place, starts) if place in left
         ]
         heapq.heapify(waiting)
         fewest: dict[str, int] = {}
         while waiting:
-            bytes_, hops, ids, place = heapq.heappop(waiting)
+            _, hops, ids, spent, place = heapq.heappop(waiting)
             if place == target:
                 return tuple(self.by_id[id_] for id_ in ids)
             if hops >= fewest.get(place, most):
@@ -74,10 +79,32 @@ class Packages:
             fewest[place] = hops
             for offer in self._from.get(place, ()):
                 is_last = hops + 1 == most
-                if (offer.target == target or not is_last) and usable(offer):
-                    label = (bytes_ + offer.size, hops + 1, (*ids, offer.package_id), offer.target)
+                leads = offer.target == target or (not is_last and offer.target in left)
+                if leads and usable(offer):
+                    cost, path = spent + offer.size, (*ids, offer.package_id)
+                    label = (cost + left[offer.target], hops + 1, path, cost, offer.target)
                     heapq.heappush(waiting, label)
         return None
+
+    def _least_to(self, target: str) -> dict[str, int]:
+        """Place -> the fewest bytes from there to `target`, for a device that decodes everything.
+
+        Found once for each target; a place that is not in it leads nowhere.
+        """
+        known = self._least.get(target)
+        if known is not None:
+            return known
+        found: dict[str, int] = {}
+        waiting = [(0, target)]
+        while waiting:
+            cost, place = heapq.heappop(waiting)
+            if place in found:
+                continue
+            found[place] = cost
+            for offer in self._to.get(place, ()):
+                heapq.heappush(waiting, (cost + offer.size, _place(offer.base)))
+        self._least[target] = found
+        return found
 
 
 def _place(digest: str | None) -> str:
