@@ -218,3 +218,24 @@ def test_download_that_breaks_off_leaves_nothing(weft: Any, stranger: str, tmp_p
 def test_stranger_is_told_from_a_weft_server(weft: Any, stranger: str) -> None:
     done = weft("models", "create", "m", "--json", "--server", stranger)
     assert (done.status, done.code) == (2, "server.bad_answer")
+
+
+def test_a_rollout_is_steered(ask: Any, weft: Any, server: str, model: str) -> None:
+    careful = ["--filter", "attr.gpu==orin", "--phase", "10:1h", "--phase", "100", "--max-open", 5]
+    careful += ["--success", 95, "--abort-if", "failed:20:5", "--deadline", "2d", "--rollback"]
+    window = ["--window", "0 2 * * *:4h@Europe/Berlin", "--hold"]
+    rollout = ask("rollouts", "start", model, 1, *careful, *window).json
+    assert (rollout["state"], rollout["deadline_seconds"]) == ("ready", 172_800)
+    assert rollout["phases"][0] == {"percent": 10, "soak_seconds": 3600}
+    assert rollout["window"]["duration_seconds"] == 14_400
+    for order, state in (("start", "active"), ("pause", "paused"), ("resume", "active")):
+        assert ask("rollouts", order, rollout["id"]).json["state"] == state
+    shown = weft("rollouts", "show", rollout["id"], "--server", server).out
+    assert "no device matches yet [no_devices]" in shown
+    assert "10%" in shown
+    assert ask("rollouts", "retry", rollout["id"]).code == "rollout.nothing_to_retry"
+    refused = ask("rollouts", "roll-back", rollout["id"], "--version", 1)
+    assert refused.code == "rollout.wrong_version"
+    assert ask("rollouts", "abort", rollout["id"]).json["state"] == "aborted"
+    listed = ask("rollouts", "list", "--filter", "state==aborted;rollback==true").json["items"]
+    assert rollout["id"] in [r["id"] for r in listed]
