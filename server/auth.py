@@ -1,4 +1,4 @@
-"""Who may ask: operators on the management plane, devices on theirs.
+"""Who may ask: operators on the management plane (devices on theirs: `devices/identity.py`).
 
 Without WEFT_ADMIN_KEY the management plane is open, and then only on loopback (the settings refuse
 another address). Even there a web page in a browser on this machine must not reach it: a foreign
@@ -15,13 +15,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy import select
 
 from server import logs
-from server.api.context import EngineDep, SettingsDep
-from server.db import reading
-from server.errors import BadDevice, BadRequest
-from server.tables import Device
+from server.api.context import SettingsDep
+from server.errors import BadRequest
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -29,9 +26,6 @@ Credentials = HTTPAuthorizationCredentials | None
 
 admin_scheme = HTTPBearer(
     auto_error=False, scheme_name="admin key", description="WEFT_ADMIN_KEY of the server."
-)
-device_scheme = HTTPBearer(
-    auto_error=False, scheme_name="device token", description="The token given at enrolment."
 )
 
 
@@ -82,19 +76,4 @@ def _split(url: str) -> SplitResult:
         raise BadRequest("forbidden_origin", f"{url[:80]!r} is no address") from error
 
 
-def require_device(
-    engine: EngineDep, credentials: Annotated[Credentials, Security(device_scheme)]
-) -> str:
-    """The id of the device whose token this is. Raises BadDevice `unauthorized`."""
-    if credentials is not None:
-        wanted = token_hash(credentials.credentials)
-        with reading(engine) as session:
-            found = session.scalar(select(Device.id).where(Device.token_hash == wanted))
-        if found is not None:
-            logs.acts(found)
-            return found
-    raise BadDevice("unauthorized", "the token is missing or belongs to no device")
-
-
 Operator = Depends(require_operator)
-DeviceId = Annotated[str, Depends(require_device)]

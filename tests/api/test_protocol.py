@@ -33,11 +33,6 @@ def test_a_head_without_end_is_cut_off(connection, piece):
         connection.sendall(piece * (100 * MOST_HEAD_BYTES // len(piece)))
 
 
-def test_it_is_told_so(connection):
-    connection.sendall(START + b"X-Long: " + b"x" * (MOST_HEAD_BYTES + 1 - len(START) - 8))
-    assert read_all(connection).startswith(b"HTTP/1.1 431 ")
-
-
 def test_what_follows_a_head_is_not_counted(server, connection):
     body = b'{"name": "%s"}' % (b"x" * 3 * MOST_HEAD_BYTES)
     head = b"POST /api/v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
