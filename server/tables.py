@@ -451,6 +451,17 @@ class Event(Base):
     __tablename__ = "events"
     __table_args__ = (
         Index("ix_events_transaction_id", "transaction", "id"),
+        *(
+            Index(f"ix_events_{name}_transaction_id", name, "transaction", "id")
+            for name in (
+                "kind",
+                "model_id",
+                "version_id",
+                "refinement_id",
+                "device_id",
+                "rollout_id",
+            )
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -462,13 +473,13 @@ class Event(Base):
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     )
     at: Mapped[datetime] = mapped_column(default=now)
-    kind: Mapped[str] = mapped_column(String(60), index=True)
-    model_id: Mapped[int | None] = mapped_column(index=True)
-    version_id: Mapped[int | None] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(60))
+    model_id: Mapped[int | None]
+    version_id: Mapped[int | None]
     package_id: Mapped[int | None]
-    refinement_id: Mapped[int | None] = mapped_column(index=True)
-    device_id: Mapped[str | None] = mapped_column(String(36), index=True)
-    rollout_id: Mapped[int | None] = mapped_column(index=True)
+    refinement_id: Mapped[int | None]
+    device_id: Mapped[str | None] = mapped_column(String(36))
+    rollout_id: Mapped[int | None]
     assignment_id: Mapped[int | None]
     data: Mapped[Json] = mapped_column(default=dict)
 

@@ -22,10 +22,14 @@ MOMENT = sa.DateTime(timezone=True)
 
 ONE_PHASE = '[{"percent": 100, "soak_seconds": 0}]'
 
+#: The history of each of these is read in the order of events.
+EVENTS_BY = ("kind", "model_id", "version_id", "refinement_id", "device_id", "rollout_id")
+
 INDEXES = (
     ("rollouts", ["state", "due_at"]),
     ("assignments", ["rollout_id", "state"]),
     ("events", ["transaction", "id"]),
+    *(("events", [name, "transaction", "id"]) for name in EVENTS_BY),
     ("devices", ["name"]),
     ("devices", ["created_at"]),
 )
@@ -85,6 +89,8 @@ def upgrade() -> None:
             op.add_column(table, column)
     for table, names in INDEXES:
         op.create_index(f"ix_{table}_{'_'.join(names)}", table, names)
+    for name in EVENTS_BY:
+        op.drop_index(f"ix_events_{name}", "events")
     op.execute("UPDATE rollouts SET started_at = created_at")
     op.execute("UPDATE assignments SET admitted_at = created_at")
     _create_tables()
@@ -211,6 +217,8 @@ def downgrade() -> None:
         op.drop_table(table)
     for table, names in INDEXES:
         op.drop_index(f"ix_{table}_{'_'.join(names)}", table)
+    for name in EVENTS_BY:
+        op.create_index(f"ix_events_{name}", "events", [name])
     for table, columns in _columns().items():
         for column in columns:
             op.execute(f'ALTER TABLE {table} DROP COLUMN "{column.name}"')
