@@ -10,8 +10,9 @@ from server.api.problems import answers
 from server.auth import Operator
 from server.db import writing
 from server.rollouts import deploy, once_more
+from server.rollouts.answers import RolloutOut
 from server.rollouts.paths import RolloutPath
-from server.rollouts.schemas import RetryIn, RollBackIn, RolloutOut
+from server.rollouts.schemas import RetryIn, RollBackIn
 from server.rollouts.showing import describe_rollout
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], dependencies=[Operator])

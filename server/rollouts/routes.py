@@ -16,10 +16,11 @@ from server.db import reading, writing
 from server.filters import check, rollouts_where
 from server.registry.models import find_model
 from server.registry.versions import find_version
+from server.rollouts.answers import AssignmentOut, RolloutDetailOut, RolloutOut
 from server.rollouts.deploy import create_rollout, find_rollout
 from server.rollouts.order_routes import router as orders
 from server.rollouts.paths import RolloutPath
-from server.rollouts.schemas import AssignmentOut, RolloutDetailOut, RolloutIn, RolloutOut
+from server.rollouts.schemas import RolloutIn
 from server.rollouts.showing import describe_assignment, describe_rollout, describe_whole
 from server.tables import Assignment, Rollout
 

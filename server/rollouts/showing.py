@@ -7,7 +7,7 @@ from collections import defaultdict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.rollouts.schemas import AssignmentOut, PhaseOut, RolloutDetailOut, RolloutOut
+from server.rollouts.answers import AssignmentOut, PhaseOut, RolloutDetailOut, RolloutOut
 from server.rollouts.steps import count_states
 from server.rollouts.strategies.staged import quota_of
 from server.rollouts.view import look
