@@ -47,7 +47,7 @@ class Scale:
 #: A rollout that is not created by then never will be.
 ROLLOUT_SECONDS = 120.0
 
-FULL = Scale(fleet=100_000, idle=10_000, runs=5, seconds=3.0)
+FULL = Scale(fleet=100_000, idle=10_000, runs=5, seconds=2.5)
 QUICK = Scale(fleet=400, idle=100, runs=1, seconds=0.3)
 
 Say = Callable[[str], None]

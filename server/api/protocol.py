@@ -32,7 +32,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """A head begins, somewhere in a piece that is not counted: an earlier body may end in it."""
+        """A head begins in a piece that is not counted: an earlier body may end in it."""
         self._in_head, self._received = True, 0
         super().on_message_begin()
 
