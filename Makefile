@@ -28,8 +28,9 @@ test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 # Those tests that use a database, on a private PostgreSQL: it is started for them, and ended.
+# `make test-postgres TESTS=tests/rollouts` runs those of a room.
 test-postgres: install
-	WEFT_TEST_DATABASE=postgres $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+	WEFT_TEST_DATABASE=postgres $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
 
 check: install
 	$(BIN)/ruff format --check .

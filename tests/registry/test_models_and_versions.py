@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server.registry.upload import PIECE_BYTES
-from server.storage import local
+from server.storage import spool
 from server.storage.local import LocalIncoming
 from shared.weights import WeightsReader
 
@@ -216,7 +216,7 @@ def test_an_upload_is_written_piece_by_piece(upload, weights_file, monkeypatch):
 
 def test_no_space_is_told_before_anything_is_written(server, upload, weights_file, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(local.shutil, "disk_usage", lambda _: usage(local.RESERVE_BYTES + 10))
+    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: usage(spool.RESERVE_BYTES + 10))
     answer = upload(weights_file())
     assert (answer.status_code, answer.json()["code"]) == (507, "storage.no_space")
     assert blobs_of(server) == []
