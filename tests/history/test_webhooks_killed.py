@@ -50,10 +50,8 @@ def create_model(client: httpx.Client) -> None:
 def test_killed_before_it_is_sent_it_is_sent_by_the_next(
     site: Site, receiver: Receiver, lease_runs_out: Any, table: str, moment: str
 ) -> None:
-    with site.sound() as (_, client):
-        create_webhook(client, receiver)
-    lease_runs_out()
     with site.serving(sys.executable, "-c", DOOMED, table, moment) as (process, client):
+        create_webhook(client, receiver)
         if table == "models":
             with pytest.raises(httpx.TransportError):
                 create_model(client)
