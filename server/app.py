@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
+from typing import Protocol, TypeVar
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -142,36 +143,38 @@ def _start(app: FastAPI) -> ExitStack:
 
 def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobStore) -> None:
     settings: Settings = app.state.settings
-    app.state.epoch = read_epoch(engine)
-    app.state.presence = Presence(engine)
-    app.state.presence.start()
-    stack.callback(app.state.presence.stop)
-    policies = settling(engine)
-    policies.start()
-    stack.callback(policies.stop)
-    evaluation = rollouts_duty(engine)
-    evaluation.start()
-    stack.callback(evaluation.stop)
+    state = app.state
+    state.epoch = read_epoch(engine)
+    state.presence = _begin(stack, Presence(engine))
+    _begin(stack, settling(engine))
+    _begin(stack, rollouts_duty(engine))
     building = Building(lambda w: lossless_package(engine, blobs, w.version_id, w.base_id))
     stack.callback(building.close)
-    app.state.building = building
     uploads = Duty(engine, "packages", LOOK_SECONDS, lambda: order_missing(engine, building))
-    uploads.start()
-    stack.callback(uploads.stop)
-    app.state.uploaded = uploads.ring
-    app.state.planning = Planning(Published(), settings.update_budget, building.unbuildable)
+    state.uploaded = _begin(stack, uploads).ring
+    state.building = building
+    state.planning = Planning(Published(), settings.update_budget, building.unbuildable)
     courier = Courier(engine, settings.webhook_hosts)
     stack.callback(courier.stop)
-    webhooks = Duty(engine, "webhooks", WEBHOOK_SECONDS, courier.turn)
-    webhooks.start()
-    stack.callback(webhooks.stop)
-    app.state.webhooks = webhooks
-    retention = Duty(
+    state.webhooks = _begin(stack, Duty(engine, "webhooks", WEBHOOK_SECONDS, courier.turn))
+    house = Duty(
         engine, "retention", RETENTION_SECONDS, lambda: keep_house(engine, blobs, settings)
     )
-    retention.start()
-    stack.callback(retention.stop)
+    _begin(stack, house)
     work = RefinementWork(settings, engine, blobs)
-    app.state.supervisor = Supervisor(settings, engine, work)
-    app.state.supervisor.start()
-    stack.callback(app.state.supervisor.stop)
+    state.supervisor = _begin(stack, Supervisor(settings, engine, work))
+
+
+class _Worker(Protocol):
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+_Any = TypeVar("_Any", bound=_Worker)
+
+
+def _begin(stack: ExitStack, worker: _Any) -> _Any:
+    """Start a worker, and have it stopped with the others."""
+    worker.start()
+    stack.callback(worker.stop)
+    return worker
