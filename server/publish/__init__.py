@@ -9,7 +9,7 @@ expiry.py       removes those that are not, when they are old
 orphans.py      blobs that a crash left without a row, removed later
 housekeeping.py all that is removed because of its age
 on_demand.py    packages between two versions that exist: for planner and operators
-accuracy.py     what a lossy one costs in accuracy
+accuracy.py     what may be asked of the accuracy of a lossy one; measuring.py finds it, with torch
 automatic.py    packages that are made without being asked for
 *_routes.py     the HTTP side; schemas.py says what it takes and gives
 """

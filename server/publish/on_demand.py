@@ -21,7 +21,7 @@ from server import metrics
 from server.db import reading, writing
 from server.errors import BadUpdate
 from server.packaging.encode import BuildReport, build_package
-from server.publish.accuracy import Gate, Subject, measure
+from server.publish.accuracy import Gate, Subject
 from server.publish.publishing import Stored, metrics_of, publish_package, publish_version, store
 from server.registry.versions import require_weights
 from server.storage.base import BlobStore
@@ -108,9 +108,16 @@ def build(engine: Engine, blobs: BlobStore, order: Order, gate: Gate | None = No
             model.name,
             decoded,
         )
-        figures = measure(gate, subject, wanted, decoded) if gate and subject else {}
+        figures = _measured(gate, subject, wanted, decoded) if gate and subject else {}
         stored = store(blobs, model, target.arguments, package, None if lossless else decoded)
         return Built(order, report, stored, figures)
+
+
+def _measured(gate: Gate, subject: Subject, target: Path, decoded: Path) -> dict[str, Any]:
+    # Imports torch: a second and 150 MB that a server need not spend before something is measured.
+    from server.publish.measuring import measure
+
+    return measure(gate, subject, target, decoded)
 
 
 def _subject(model: Model, target: Version) -> Subject:

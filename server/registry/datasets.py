@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from server.errors import BadDataset
 from server.history.events import record
-from server.registry.opening import fingerprint, open_dataset
 from server.registry.schemas import DatasetIn, DatasetOut
 from server.tables import Dataset
 
@@ -51,6 +50,9 @@ def _plain(uri: str) -> str:
 
 def look_at(wanted: DatasetIn, roots: Iterable[str]) -> Dataset:
     """Open and fingerprint the data (which may take long). Raises BadDataset."""
+    # Imports what reads files of data: half the server's start, for what few requests do.
+    from server.registry.opening import fingerprint, open_dataset
+
     uri = resolve_uri(wanted.uri, roots)
     images = open_dataset(uri)
     return Dataset(

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import httpx
 import pytest
+
+#: What trains, measures and opens data: a second and 200 MB that most servers never need.
+HEAVY = {"torch", "fsspec", "pyarrow", "PIL", "boto3", "matplotlib", "sklearn"}
+
+
+@pytest.mark.parametrize("module", ["server.app", "server.cli.commands"])
+def test_a_server_starts_without_what_trains(module):
+    loaded = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(done.stdout.split())
 
 
 def test_it_lives(server):
