@@ -12,7 +12,8 @@
     ├── BadGroup          group.*        groups of devices
     ├── BadFilter         filter.*       filters over devices, rollouts and events
     ├── BadWebhook        webhook.*      webhooks
-    └── BadBackup         backup.*       backups
+    ├── BadBackup         backup.*       backups
+    └── BadCommand        command.*      a command line of `weft`
     OperationError
     ├── DatabaseError     database.*     the database
     ├── BlobError         blob.*         the blob store
@@ -178,6 +179,15 @@ class BadFilter(UserError):
         "unknown_field": "Use one of the fields that are listed.",
         "bad_value": "Correct the value or the operator at the column that is named.",
         "too_long": "Shorten the filter, or save parts of it as groups.",
+    }
+
+
+class BadCommand(UserError):
+    """A command line of `weft` cannot be understood."""
+
+    area = "command"
+    codes: ClassVar[dict[str, str]] = {
+        "invalid": "Correct the command line; `--help` after the command says what it takes.",
     }
 
 

@@ -108,7 +108,10 @@ def _on_ours(request: Request, error: Exception) -> JSONResponse:
 
 def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:20]]
+    found = [
+        f"{'.'.join(map(str, e['loc']))}: {str(e['msg']).removeprefix('Value error, ')}"
+        for e in error.errors()[:20]
+    ]
     return respond(request, BadRequest("invalid", "; ".join(found)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,8 +12,7 @@ import typer
 from server.cli.client import Client, Refused
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
 from server.cli.output import show_page, show_record
-from server.errors import BadDevice
-from shared.errors import BadConfig
+from server.errors import BadCommand, BadDevice
 
 app = typer.Typer(help="Devices: what they hold and when they were seen.", no_args_is_help=True)
 BRIEF = ("name", "id", "tags", "runs", "failures", "last_seen_at")
@@ -48,6 +48,9 @@ def list_devices(
     """List the devices."""
     text = filter_
     if silent_for is not None:
+        if re.fullmatch(r"\d{1,9}[smhdw]", silent_for) is None:
+            text = f"--silent-for: {silent_for!r} is no time: write 90m, 12h, 7d or 4w"
+            raise BadCommand("invalid", text)
         silent = f"(last_seen=lt=-{silent_for},last_seen=null=true)"
         text = silent if filter_ is None else f"({filter_});{silent}"
     query = {"filter": text, "model": model, "sort": sort, "limit": limit, "cursor": cursor}
@@ -161,13 +164,12 @@ def _change_tags(
     as_json: bool,
 ) -> None:
     if bool(devices) == (text is not None):
-        raise BadConfig("missing", "name the devices: either by --device or by --filter")
+        raise BadCommand("invalid", "name the devices: either by --device or by --filter")
     if text is not None:
         show_record(client.post("/devices/tags", {"filter": text, **change}), as_json)
         return
-    answers = []
-    for device in devices or ():
-        found = find_device(client, device)
-        answers.append(client.post("/devices/tags", {"filter": f"id=={found['id']}", **change}))
+    # All are found before the first is changed: a name that is wrong changes nothing.
+    ids = [find_device(client, device)["id"] for device in devices or ()]
+    answers = [client.post("/devices/tags", {"filter": f"id=={id_}", **change}) for id_ in ids]
     totals = {name: sum(answer[name] for answer in answers) for name in ("matched", "changed")}
     show_record(totals, as_json)

@@ -11,7 +11,7 @@ import typer
 from server.cli.devices import show_devices
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
 from server.cli.output import show_page, show_record
-from shared.errors import BadConfig
+from server.errors import BadCommand
 
 app = typer.Typer(help="Groups: saved filters over devices.", no_args_is_help=True)
 COLUMNS = ("name", "filter", "devices", "poll_interval", "update_budget", "created_at")
@@ -119,7 +119,7 @@ def _path(name: str, rest: str = "") -> str:
 
 
 def _policy(poll_interval: str | None, update_budget: str | None) -> dict[str, Any]:
-    """The fields that were given. Raises BadConfig `invalid`."""
+    """The fields that were given. Raises BadCommand."""
     given: dict[str, Any] = {}
     if poll_interval is not None:
         given["poll_interval"] = _number("--poll-interval", poll_interval)
@@ -132,5 +132,5 @@ def _number(option: str, text: str) -> float | None:
     if text == DEFAULT:
         return None
     if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,6})?", text):
-        raise BadConfig("invalid", f"{option}: {text!r} is no number, nor `{DEFAULT}`")
+        raise BadCommand("invalid", f"{option}: {text!r} is no whole number, nor `{DEFAULT}`")
     return int(text) if text.isdecimal() else float(text)

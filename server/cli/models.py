@@ -10,7 +10,7 @@ import typer
 
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
 from server.cli.output import show_page, show_record
-from shared.errors import BadConfig
+from server.errors import BadCommand
 
 app = typer.Typer(help="Models: named architectures.", no_args_is_help=True)
 COLUMNS = ("id", "name", "architecture", "arguments", "schema_digest", "created_at")
@@ -64,7 +64,7 @@ def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise BadConfig("invalid", f"{pair!r} is not name=value")
+            raise BadCommand("invalid", f"--argument: {pair!r} is not name=value")
         try:
             parsed[name] = json.loads(value)
         except ValueError:

@@ -110,7 +110,7 @@ class _Reader:
         if quoted := _QUOTED.match(self._text, self._at):
             self._at = quoted.end()
             return Value(_pieces(quoted[2]), column)
-        bare = self._match(_BARE) or self._expected("a value; quote one with spaces or signs in it")
+        bare = self._match(_BARE) or self._expected("a value")
         return Value(tuple(bare.split("*")), column)
 
     def _close(self) -> None:

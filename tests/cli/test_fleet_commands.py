@@ -68,8 +68,15 @@ def test_devices_are_tagged_one_by_one_and_by_filter(ask: Any, enrol: Any) -> No
     listed = ask("devices", "list", "--filter", "tags==a", "--sort", "name").json["items"]
     assert [device["name"] for device in listed] == ["row1", "row2", "row3"]
     for words in ([], ["--device", "row1", "--filter", "id==*"]):
-        assert ask("devices", "tag", "a", *words).code == "config.missing"
+        assert ask("devices", "tag", "a", *words).code == "command.invalid"
     assert ask("devices", "list", "--filter", "tagz==a").code == "filter.unknown_field"
+
+
+def test_a_name_that_is_wrong_leaves_all_devices_as_they_are(ask: Any, enrol: Any) -> None:
+    enrol("tagged-first")
+    done = ask("devices", "tag", "x", "--device", "tagged-first", "--device", "nobody")
+    assert (done.status, done.code) == (1, "device.not_found")
+    assert ask("devices", "show", "tagged-first").json["tags"] == []
 
 
 def test_silent_devices_are_listed(ask: Any, enrol: Any) -> None:
@@ -78,7 +85,7 @@ def test_silent_devices_are_listed(ask: Any, enrol: Any) -> None:
     words = ["--silent-for", "0s", "--filter", "name==heard,name==x"]
     heard = ask("devices", "list", *words).json["items"]
     assert [device["name"] for device in heard] == ["heard"]
-    assert ask("devices", "list", "--silent-for", "long").code == "filter.bad_value"
+    assert ask("devices", "list", "--silent-for", "long").code == "command.invalid"
 
 
 def test_a_group_lives(ask: Any, enrol: Any) -> None:
@@ -97,7 +104,7 @@ def test_a_group_lives(ask: Any, enrol: Any) -> None:
         65536,
     )
     assert ask("groups", "update", "s", "--filter", "group==s").code == "group.circular"
-    assert ask("groups", "update", "s", "--update-budget", "lots").code == "config.invalid"
+    assert ask("groups", "update", "s", "--update-budget", "lots").code == "command.invalid"
     assert ask("groups", "delete", "s").json == {"deleted": "s"}
     assert ask("groups", "delete", "s").code == "group.not_found"
 

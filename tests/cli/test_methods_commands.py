@@ -52,7 +52,7 @@ def test_count_follows_the_architectures_arguments(weft: Any) -> None:
         (["vgg_small", "ka", "--rank", "3", "--proportion", "0.1"], "method.bad_option"),
         (["vgg_small", "magic"], "method.unknown"),
         (["vgg_huge", "full"], "model.unknown_architecture"),
-        (["vgg_small", "full", "--argument", "classes"], "config.invalid"),
+        (["vgg_small", "full", "--argument", "classes"], "command.invalid"),
     ],
 )
 def test_mistakes_are_told_with_a_code(weft: Any, words: list[str], code: str) -> None:

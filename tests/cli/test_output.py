@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from server.cli.history import _told
@@ -15,6 +17,15 @@ ROW = {
     "data": {"rank": 3, "sha256": DIGEST},
     "none": None,
 }
+
+
+@pytest.mark.parametrize(
+    "words", [["rollots"], ["rollouts", "show"], ["rollouts", "show", "x"], ["rollouts", "--foo"]]
+)
+def test_a_wrong_command_line_is_told_in_json_too(weft: Any, words: list[str]) -> None:
+    done = weft(*words, "--json")
+    assert (done.status, done.code, done.out) == (1, "command.invalid", "")
+    assert weft(*words).status == 1
 
 
 def test_a_table_is_brief(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.cli import rollout_options as written
-from shared.errors import BadConfig
+from server.errors import BadCommand
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,6 @@ def test_what_is_written_becomes_the_body() -> None:
     ],
 )
 def test_what_cannot_be_read_is_named(parse, text) -> None:
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadCommand) as refused:
         parse(text)
-    assert refused.value.code == "config.invalid"
+    assert refused.value.code == "command.invalid"
