@@ -13,7 +13,7 @@ from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
-from server.filters import check, rollouts_where
+from server.filters import devices_where, rollouts_where
 from server.registry.models import find_model
 from server.registry.versions import find_version
 from server.rollouts.answers import AssignmentOut, RolloutDetailOut, RolloutOut
@@ -51,7 +51,7 @@ def post_rollout(body: RolloutIn, engine: EngineDep, once: OnceDep) -> Response:
             model = find_model(session, body.model)
             version = find_version(session, model, body.version)
             if body.filter is not None:
-                check("devices", body.filter)
+                devices_where(session, body.filter)  # also whether the groups that it names exist
             rollout = body.as_row(model.id, version.id)
             asked = body.model_dump(exclude_defaults=True, exclude={"model", "start"})
             create_rollout(session, rollout, asked, start=body.start)

@@ -143,6 +143,13 @@ def test_only_what_exists_is_rolled_out(fleet, body, code):
     assert fleet.call("POST", "/api/v1/rollouts", status=404, json=body)["code"] == code
 
 
+def test_a_group_that_is_not_there_is_no_rollout(published):
+    body = {"model": "m", "version": 2, "filter": "group==nobody"}
+    refused = published.call("POST", "/api/v1/rollouts", status=422, json=body)
+    assert refused["code"] == "filter.bad_value"
+    assert published.call("GET", "/api/v1/rollouts")["items"] == []
+
+
 def test_rollouts_are_listed(published):
     published.roll_out(1)
     published.roll_out(2)

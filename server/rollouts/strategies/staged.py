@@ -89,8 +89,8 @@ def broken_rule(plan: Plan, now: Snapshot) -> Reason | None:
         count, base = _count(rule, now)
         if count >= max(rule.min_count, 1) and _share(count, base) >= rule.percent:
             what = rule.kind.replace("_", " ")
-            among = "admitted" if rule.kind == "unreached" else "ended"
-            text = f"{count} of {base} devices that were {among} {_VERB[rule.kind]} {what}"
+            among = "were admitted" if rule.kind == "unreached" else "have ended"
+            text = f"{count} of {base} devices that {among} {_VERB[rule.kind]} {what}"
             limit = f"the rule is {rule.percent:g}%, from {rule.min_count} on"
             return Reason(f"too_many_{rule.kind}", f"{text}; {limit}")
     return None
