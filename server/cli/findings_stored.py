@@ -74,11 +74,15 @@ def _database(engine: Engine, settings: Settings, full: bool) -> Iterator[Findin
 
 
 def _leases(session: Session) -> Iterator[Finding]:
-    for lease in session.scalars(select(Lease).where(Lease.until < now() - FORGOTTEN)):
+    """Duties that nobody does; one with long pauses lies without a lease while servers run."""
+    live = list(
+        session.scalars(select(Lease.name).where(Lease.until >= now()).order_by(Lease.name))
+    )
+    forgotten = select(Lease).where(Lease.until < now() - FORGOTTEN).order_by(Lease.name)
+    for lease in [] if live else session.scalars(forgotten):
         found = f"{lease.name} of {lease.holder} ran out at {lease.until:%Y-%m-%d %H:%M}Z"
         todo = "Start a server: the one that had this duty died, and nobody has it now."
         yield Finding("lease", "warn", found, todo)
-    live = session.scalars(select(Lease.name).where(Lease.until >= now()).order_by(Lease.name))
     yield Finding("leases", "ok", ", ".join(live) or "none held: no server runs")
 
 
@@ -105,17 +109,19 @@ def _stuck(session: Session) -> Iterator[Finding]:
     silent = select(func.count()).where(
         Refinement.state == "running", func.coalesce(Refinement.heartbeat_at, before) <= before
     )
-    yield _count(session.scalar(silent), "refinements", "running without a sign", "Start a worker.")
+    what = "refinements that run show no sign of life"
+    yield _count(session.scalar(silent), "refinements", what, "Start a worker.")
     late = select(func.count()).where(Delivery.state == "pending", Delivery.due_at < before)
     todo = "Look at `weft webhooks`: is a server running, does the address answer?"
     yield _count(session.scalar(late), "webhooks", "deliveries overdue", todo)
     overdue = select(func.count()).where(Rollout.state == "active", Rollout.due_at < before)
-    yield _count(session.scalar(overdue), "rollouts", "not looked at", "Start a server.")
+    yield _count(session.scalar(overdue), "rollouts", "rollouts not looked at", "Start a server.")
     untold = select(func.count(DeviceModel.device_id.distinct())).where(
         DeviceModel.state == NOT_TOLD
     )
     found = session.scalar(untold)
-    yield _count(found, "devices", "silent since the restore", "Wait for their next poll.")
+    what = "devices silent since a restore"
+    yield _count(found, "devices", what, "Wait for their next poll.")
     failing = select(func.count()).where(Device.failures >= OFTEN)
     found = session.scalar(failing)
     what = f"devices failed {OFTEN} times in a row"
@@ -124,7 +130,7 @@ def _stuck(session: Session) -> Iterator[Finding]:
 
 def _count(number: int | None, check: str, what: str, todo: str) -> Finding:
     if not number:
-        return Finding(check, "ok", f"none {what}")
+        return Finding(check, "ok", f"no {what}")
     return Finding(check, "warn", f"{number} {what}", todo)
 
 

@@ -161,6 +161,13 @@ def test_what_a_dead_server_left(doctor: Doctor) -> None:
     assert "gone" in checks["lease"]["found"]
 
 
+def test_a_duty_with_long_pauses_is_not_forgotten_while_a_server_runs(doctor: Doctor) -> None:
+    doctor.add(Lease(name="retention", holder="us", until=now() - timedelta(hours=1)))
+    doctor.add(Lease(name="rollouts", holder="us", until=now() + timedelta(minutes=1)))
+    status, checks = doctor()
+    assert (status, checks["leases"]["found"]) == (0, "rollouts")
+
+
 def test_a_clock_that_went_back(doctor: Doctor) -> None:
     doctor.add(Event(kind="test", at=now() + timedelta(days=1)))
     assert doctor()[1]["clock"]["state"] == "warn"
