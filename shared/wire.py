@@ -154,6 +154,9 @@ class DesiredModel(Message):
     version: int = Field(ge=1)
     weights_digest: Digest
     assignment: int | None = Field(default=None, description="Repeated in the report.")
+    attempt: int = Field(
+        default=1, ge=1, description="Of the assignment: another one asks for the same once more."
+    )
     package: PackageOffer | None = None
     chain: list[PackageOffer] | None = None
     held: str | None = None

@@ -68,7 +68,7 @@ class Update(Installation):
             self._drop()
         if desired is None or desired.held or self.journal.state != "idle":
             return
-        if _same(desired, self.journal.settled) or (
+        if _is_settled(desired, self.journal.settled) or (
             desired.weights_digest == self.digest and desired.assignment is None
         ):
             return
@@ -274,21 +274,27 @@ STEPS: Final[Mapping[State, Callable[[Update], None]]] = MappingProxyType(
 )
 
 
-def _same(desired: DesiredModel | None, known: DesiredModel | None) -> bool:
-    """Whether both ask for the same update, in the same way."""
-    if desired is None or known is None:
+def _is_settled(desired: DesiredModel, settled: DesiredModel | None) -> bool:
+    """Whether this very attempt has been finished, for good or bad."""
+    if settled is None:
         return False
-    return _identity(desired) == _identity(known)
+    return _identity(desired) == _identity(settled) and desired.attempt == settled.attempt
 
 
 def _goes_on(target: DesiredModel, desired: DesiredModel | None) -> bool:
-    """Whether what is under way is still wanted; one that is held may come without its package."""
-    if desired is None or not desired.held:
-        return _same(desired, target)
-    return _identity(desired)[:2] == _identity(target)[:2]
+    """Whether what is under way is still wanted; one that is held may come without its package.
+
+    Another attempt of the same is what is under way: a download need not begin again.
+    """
+    if desired is None:
+        return False
+    if desired.held:
+        return _identity(desired)[:2] == _identity(target)[:2]
+    return _identity(desired) == _identity(target)
 
 
 def _identity(wanted: DesiredModel) -> tuple[str, int | None, tuple[str, ...]]:
+    """What an update is: where to, for which assignment, and by which packages."""
     packages = tuple(offer.sha256 for offer in wanted.packages)
     return wanted.weights_digest, wanted.assignment, packages
 

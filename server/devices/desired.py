@@ -176,6 +176,7 @@ def _describe(model: Model, version: Version, assignment: Assignment, path: Path
         version=version.number,
         weights_digest=version.weights_digest,
         assignment=assignment.id,
+        attempt=assignment.attempts,
         package=offers[0] if len(offers) == 1 else None,
         chain=offers if len(offers) > 1 else None,
         held=assignment.held,

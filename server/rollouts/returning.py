@@ -31,6 +31,7 @@ def bring_back(
         if newest.state != "committed" or rollout.state == "aborted" or digest == target:
             return
         newest.state, newest.result, newest.finished_at = "waiting", None, None
+        newest.attempts += 1  # else the device would take it for what it has finished already
         rollout.revision += 1
         record(
             session, "assignment.reopened", {"weights_digest": digest}, **ids_of(newest, rollout)
