@@ -71,12 +71,17 @@ class _Lines(logging.Formatter):
 
 
 class TextLines(_Lines):
-    """`2026-03-01T10:00:00.123Z WARNING weft.duties: text request_id=... name=value`."""
+    """`2026-03-01T10:00:00.123Z WARNING weft.duties: text request_id=... name=value`.
+
+    Fields that the message itself says, named by `extra={"said": {...}}`, are not told twice.
+    """
 
     def format(self, record: logging.LogRecord) -> str:  # noqa: D102
         record.message = record.getMessage()
         head = f"{self.moment(record)} {record.levelname} {record.name}: {record.message}"
-        line = " ".join([head, *(f"{k}={v}" for k, v in self.fields(record).items())])
+        said = getattr(record, "said", ())
+        rest = (f"{k}={v}" for k, v in self.fields(record).items() if k not in said)
+        line = " ".join([head, *rest])
         # Control characters in what clients send must not make up lines or colours.
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
         trace = self.formatException(record.exc_info) if record.exc_info else ""

@@ -18,6 +18,8 @@ log = logging.getLogger("weft.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 QUIET = frozenset({DESIRED_PATH, "/healthz", "/readyz", "/metrics"})
+#: Fields that the message consists of.
+SAID = frozenset({"method", "route", "status"})
 POLL_STATUS = {200: "200", 304: "304"}
 
 
@@ -55,4 +57,4 @@ def _write(level: int, trace: Trace, text: str, sent: int, seconds: float) -> No
         "bytes": sent,
         "actor": trace.actor or "nobody",
     }
-    log.log(level, text, extra={"fields": fields})
+    log.log(level, text, extra={"fields": fields, "said": SAID})

@@ -31,7 +31,7 @@ from server.history.selection import (
 )
 from server.tables import Device, Event
 
-router = APIRouter(tags=["history"])
+router = APIRouter(prefix="/api/v1", tags=["history"])
 
 LIST = answers("request.bad_cursor", "filter.syntax", "filter.unknown_field", "filter.bad_value")
 LIST_OF_ALL = {**LIST, **answers("model.not_found")}

@@ -26,7 +26,7 @@ from server.history.lineage_schemas import LineageOut, RunOut
 from server.history.selection import NO_NUL, in_utc
 from server.tables import Device, Model, Run, Version
 
-router = APIRouter(tags=["history"])
+router = APIRouter(prefix="/api/v1", tags=["history"])
 
 NumberPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Number of the version.")]
 

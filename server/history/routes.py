@@ -9,7 +9,7 @@ from server.history.event_routes import router as events
 from server.history.lineage_routes import router as lineage
 from server.history.webhook_routes import router as webhooks
 
-router = APIRouter(prefix="/api/v1", dependencies=[Operator])
+router = APIRouter(dependencies=[Operator])
 router.include_router(events)
 router.include_router(lineage)
 router.include_router(webhooks)

@@ -33,7 +33,7 @@ from server.history.webhooks import (
 )
 from server.tables import Delivery, Webhook
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/api/v1/webhooks", tags=["webhooks"])
 
 WebhookPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the webhook.")]
 DeliveryPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the delivery.")]

@@ -29,7 +29,7 @@ from shared import methods
 from shared.errors import BadMethod
 from shared.methods.lossless import Lossless
 
-router = APIRouter(prefix="/packages", tags=["packages"])
+router = APIRouter(prefix="/api/v1/packages", tags=["packages"])
 
 IdPath = Annotated[int, Path(ge=1, lt=1 << 31, description="Id of the package.")]
 

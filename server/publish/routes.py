@@ -8,6 +8,6 @@ from server.auth import Operator
 from server.publish.package_routes import router as packages
 from server.publish.refinement_routes import router as refinements
 
-router = APIRouter(prefix="/api/v1", dependencies=[Operator])
+router = APIRouter(dependencies=[Operator])
 router.include_router(refinements)
 router.include_router(packages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -57,6 +58,26 @@ def test_one_line_a_request(serve, lines):
         "actor": "operator",
     }
     assert (second["route"], second["actor"]) == ("none", "nobody")
+
+
+def test_text_tells_each_fact_once(server, lines):
+    written = lines("text", "info")
+    server.client.get("/api/v1/models/none", headers={"X-Request-Id": "id-9"})
+    (line,) = written()
+    _, _, told = line.partition(" INFO weft.access: ")
+    assert re.fullmatch(
+        r"GET /api/v1/models/\{model\} 404 request_id=id-9 ms=[\d.]+ bytes=\d+ actor=operator", told
+    )
+
+
+def test_every_route_is_told_by_its_whole_path(server, lines):
+    documented = server.client.get("/openapi.json").json()["paths"]
+    paths = [path for path, methods in documented.items() if "get" in methods]
+    written = lines("json", "debug")
+    for path in paths:
+        server.client.get(re.sub(r"\{\w+\}", "1", path), params={"limit": "none"})
+    told = [line["route"] for line in written() if line["logger"] == "weft.access"]
+    assert told == paths
 
 
 def test_polls_are_told_only_at_debug_and_name_the_device(server, lines):
