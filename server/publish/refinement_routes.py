@@ -29,7 +29,7 @@ from server.registry.versions import find_version, require_weights
 from server.tables import Model, Refinement, Version
 from shared import methods
 
-router = APIRouter(prefix="/refinements", tags=["refinements"])
+router = APIRouter(prefix="/api/v1/refinements", tags=["refinements"])
 
 #: Seconds between two looks at a refinement that somebody follows.
 LOOK_INTERVAL = 0.5
@@ -104,7 +104,8 @@ def _create(session: Session, body: RefinementIn) -> RefinementOut:
     )
     session.add(row)
     session.flush()
-    queue.record_event(session, "refinement.queued", row, method=body.method.id)
+    told = {"method": body.method.id, "base": base.number}
+    queue.record_event(session, "refinement.queued", row, **told)
     return describe_refinement(row)
 
 

@@ -50,6 +50,7 @@ def test_refinement_becomes_a_version_and_a_package(plant: Any, tmp_path: Path) 
         "package.published",
         "refinement.succeeded",
     ]
+    assert events[0]["data"] == {"method": "ka", "base": 1}
 
 
 def weft(plant: Any, *words: str) -> int:
