@@ -16,7 +16,7 @@ from server.errors import BadRollout
 from server.history.events import record
 from server.rollouts.evaluation import settle
 from server.rollouts.membership import STARTED, rollout_of
-from server.rollouts.steps import about
+from server.rollouts.steps import about, let_others_take
 from server.tables import DeviceModel, Model, Rollout, now
 
 
@@ -70,10 +70,13 @@ def abort_rollout(session: Session, rollout: Rollout) -> None:
     """Take back what has not ended, for good. Raises BadRollout `not_active`."""
     if rollout.state in ("finished", "aborted"):
         raise BadRollout("not_active", f"rollout {rollout.id} is {rollout.state}")
+    was_started = rollout.state != "ready"
     _change(rollout, "aborted")
     rollout.finished_at = now()
     rollout.reason = {"code": "operator", "message": "an operator has aborted it"}
     record(session, "rollout.aborted", {"reason": rollout.reason}, **about(rollout))
+    if was_started:
+        let_others_take(session, rollout, now())
     settle(session, [rollout.id])
 
 

@@ -9,7 +9,18 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    ScalarResult,
+    Select,
+    and_,
+    exists,
+    false,
+    not_,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session, aliased
 
 from server.filters import devices_where
@@ -42,7 +53,19 @@ def waiting(session: Session, rollout: Rollout) -> Select[str] | None:
     if later:
         conditions.append(not_(_in_rollouts([other.id for other in later])))
     conditions += [not_(_match_or_nobody(session, other)) for other in later]
+    if not rollout.rollback:
+        conditions.append(not_(_moved_on(session, rollout)))
     return _devices(session, rollout.model_id).where(*conditions)
+
+
+def may_take(session: Session, model_id: int) -> set[int]:
+    """The rollouts that a device may belong to: back to the last one that takes every device."""
+    found: set[int] = set()
+    for rollout in _newest_first(session, model_id):
+        found.add(rollout.id)
+        if _takes_all(rollout):
+            break
+    return found
 
 
 def blocked(model_id: int) -> ColumnElement[bool]:
@@ -58,8 +81,7 @@ def blocked(model_id: int) -> ColumnElement[bool]:
 
 def rollout_of(session: Session, device_id: str, model: Model) -> Rollout | None:
     """The rollout that a device belongs to."""
-    mine = select(Rollout).where(Rollout.model_id == model.id, Rollout.state.in_(STARTED))
-    for rollout in session.scalars(mine.order_by(Rollout.started_at.desc(), Rollout.id.desc())):
+    for rollout in _newest_first(session, model.id):
         query = _devices(session, model.id).where(
             Device.id == device_id,
             or_(_in_rollouts([rollout.id]), _match_or_nobody(session, rollout)),
@@ -80,6 +102,11 @@ def moving_to(rollout_id: int) -> ColumnElement[bool]:
     )
 
 
+def _newest_first(session: Session, model_id: int) -> ScalarResult[Rollout]:
+    mine = select(Rollout).where(Rollout.model_id == model_id, Rollout.state.in_(STARTED))
+    return session.scalars(mine.order_by(Rollout.started_at.desc(), Rollout.id.desc()))
+
+
 def _devices(session: Session, model_id: int) -> Select[str]:
     name = session.get_one(Model, model_id).name
     return (
@@ -89,16 +116,37 @@ def _devices(session: Session, model_id: int) -> Select[str]:
     )
 
 
-def _started_after(session: Session, rollout: Rollout) -> list[Rollout]:
+def is_later(rollout: Rollout) -> ColumnElement[bool]:
+    """Whether another rollout of the model was started after this one, whatever became of it."""
     started = rollout.started_at or rollout.created_at
     later = or_(
         Rollout.started_at > started,
         and_(Rollout.started_at == started, Rollout.id > rollout.id),
     )
-    query = select(Rollout).where(
-        Rollout.model_id == rollout.model_id, Rollout.state.in_(STARTED), later
-    )
+    return and_(Rollout.model_id == rollout.model_id, later)
+
+
+def _started_after(session: Session, rollout: Rollout) -> list[Rollout]:
+    query = select(Rollout).where(is_later(rollout), Rollout.state.in_(STARTED))
     return list(session.scalars(query))
+
+
+def _moved_on(session: Session, rollout: Rollout) -> ColumnElement[bool]:
+    """Whether a later rollout, aborted since, took the device to a version above this one's.
+
+    This one would have nothing to offer it without the `rollback` mark.
+    """
+    aborted = select(Rollout.id).where(is_later(rollout), Rollout.state == "aborted")
+    ids = list(session.scalars(aborted))
+    if not ids:
+        return false()
+    number = session.get_one(Version, rollout.version_id).number
+    newer = exists().where(
+        Version.model_id == rollout.model_id,
+        Version.weights_digest == DeviceModel.weights_digest,
+        Version.number > number,
+    )
+    return and_(_in_rollouts(ids), newer)
 
 
 def _takes_all(rollout: Rollout) -> bool:

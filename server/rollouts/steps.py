@@ -15,7 +15,9 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from server.history.events import record, record_each
+from server.rollouts import membership
 from server.rollouts.admission import admit, admit_again, bump, rows_changed
+from server.rollouts.among import among
 from server.rollouts.overdue import mark_overdue
 from server.rollouts.strategies.base import (
     Abort,
@@ -73,6 +75,14 @@ def carry_out(session: Session, view: View, step: AnyStep, chosen: Chosen, at: d
         _close(session, chosen, at)
     else:
         _tell(session, view, step)
+        if isinstance(step, Abort):
+            let_others_take(session, rollout, at)
+
+
+def let_others_take(session: Session, rollout: Rollout, at: datetime) -> None:
+    """A rollout was aborted: devices that waited for it may belong to an older one now."""
+    session.flush()
+    mark_due(session, membership.may_take(session, rollout.model_id) - {rollout.id}, at)
 
 
 def mark_due(session: Session, rollouts: set[int], at: datetime) -> None:
@@ -170,7 +180,7 @@ def _tell(session: Session, view: View, step: AnyStep) -> None:
 
 def _close(session: Session, ids: Chosen, at: datetime) -> None:
     """Take back what is open, and let the devices know."""
-    those = Assignment.id.in_(ids) & Assignment.finished_at.is_(None)
+    those = among(session, Assignment.id, ids) & Assignment.finished_at.is_(None)
     devices = list(session.scalars(select(Assignment.device_id).where(those)))
     record_each(session, "assignment.aborted", those)
     session.execute(
