@@ -6,11 +6,13 @@ rollout of the others is created. All of them hold version 1 of their model.
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import numpy as np
@@ -94,9 +96,9 @@ def _digests(engine: Engine) -> dict[str, str]:
 def _rows(
     numbers: range, fleet: int, digests: dict[str, str]
 ) -> Iterator[tuple[Json, Json, Json, Json]]:
-    enrolled = now() - timedelta(days=1)
+    enrolled, draw = now() - timedelta(days=1), random.Random(numbers.start)
     for number in numbers:
-        device = f"{number:08x}-0000-4000-8000-{number:012x}"
+        device = str(UUID(int=draw.getrandbits(128), version=4))  # random, as real ones are
         model = FLEET if number < fleet else IDLE
         digest = digests[model]
         yield (
