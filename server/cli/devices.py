@@ -11,11 +11,16 @@ import typer
 
 from server.cli.client import Client, Refused
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
-from server.cli.output import show_page, show_record
+from server.cli.output import show_json, show_page, show_record, show_table
 from server.errors import BadCommand, BadDevice
 
 app = typer.Typer(help="Devices: what they hold and when they were seen.", no_args_is_help=True)
 BRIEF = ("name", "id", "tags", "runs", "failures", "last_seen_at")
+WHOLE = (
+    *("id", "name", "tags", "attributes", "agent", "decodes", "poll_interval", "update_budget"),
+    *("failures", "last_seen_at", "created_at"),
+)
+HELD = ("model", "version", "digest", "slots", "state", "health", "to", "rollout", "held")
 #: How many ids the refusal of an ambiguous name lists.
 LISTED = 10
 
@@ -62,7 +67,8 @@ def list_devices(
 def show(device: Device, as_json: Json = False, server: Server = SERVER, key: Key = None) -> None:
     """Show one device, with the weights of each of its models."""
     with connect(server, key) as client:
-        show_record(find_device(client, device), as_json)
+        found = find_device(client, device)
+    show_device(found, as_json)
 
 
 @app.command("tag")
@@ -104,7 +110,7 @@ def rename(
     """Give a device another name."""
     with connect(server, key) as client:
         found = find_device(client, device)
-        show_record(client.patch(f"/devices/{found['id']}", {"name": name}), as_json)
+        show_device(client.patch(f"/devices/{found['id']}", {"name": name}), as_json)
 
 
 @app.command("clear-failures")
@@ -114,7 +120,7 @@ def clear_failures(
     """Forget that a device's updates failed."""
     with connect(server, key) as client:
         found = find_device(client, device)
-        show_record(client.patch(f"/devices/{found['id']}", {"failures": 0}), as_json)
+        show_device(client.patch(f"/devices/{found['id']}", {"failures": 0}), as_json)
 
 
 def find_device(client: Client, device: str) -> Any:
@@ -134,6 +140,31 @@ def find_device(client: Client, device: str) -> Any:
         ids = ", ".join(item["id"] for item in found)
         raise BadDevice("ambiguous", f"several devices have the name {device!r}: {ids}{more}")
     return found[0]
+
+
+def show_device(device: Mapping[str, Any], as_json: bool) -> None:
+    """One device: what is said of it, then a line for each of its models."""
+    if as_json:
+        show_json(device)
+        return
+    able = device["capabilities"]
+    attributes = (f"{name}={value}" for name, value in device["attributes"].items())
+    told = {
+        "tags": _joined(device["tags"]),
+        "attributes": _joined(attributes),
+        "agent": able.get("agent"),
+        "decodes": _joined(able.get("methods", ())),
+    }
+    show_record({**device, **told}, False, WHOLE)
+    show_table(map(_model_row, device["models"]), HELD)
+
+
+def _model_row(held: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table of models says of one; `slots` are the versions that it can switch to."""
+    open_ = held["assignment"] or {}
+    slots = _joined(str(slot["version"] or "?") for slot in held["slots"])
+    to = {"to": open_.get("version"), "rollout": open_.get("rollout"), "held": open_.get("held")}
+    return {**held, **to, "digest": held["weights_digest"], "slots": slots}
 
 
 def show_devices(page: Mapping[str, Any], as_json: bool) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import typer
 
 from server.cli.client import Client, Failed
+from server.cli.devices import find_device
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
 from server.cli.output import say, show_json, show_line, show_page, show_record, transfer
 from shared.errors import Unreachable
@@ -26,7 +27,7 @@ LINE = ("at", "kind", "about")
 AGAIN_SECONDS = 2.0
 
 Kind = Annotated[str | None, typer.Option("--kind", help="A kind, or its first part.")]
-Device = Annotated[str | None, typer.Option("--device", help="Id of a device.")]
+Device = Annotated[str | None, typer.Option("--device", help="Id or name of a device.")]
 Rollout = Annotated[int | None, typer.Option("--rollout", help="Id of a rollout.")]
 Refinement = Annotated[int | None, typer.Option("--refinement", help="Id of a refinement.")]
 Filter = Annotated[
@@ -56,7 +57,9 @@ def history(
     wanted: Filter = None,
     since: Since = None,
     until: Until = None,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first")] = False,
+    oldest_first: Annotated[
+        bool, typer.Option("--oldest-first", help="Begin with what happened first.")
+    ] = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Print what happens from now on, until Ctrl-C.")
     ] = False,
@@ -72,8 +75,8 @@ def history(
     """
     if context.invoked_subcommand is not None:
         return
-    query = _query(kind, model, device, rollout, refinement, wanted, since, until)
     with connect(server, key) as client:
+        query = _query(client, kind, model, device, rollout, refinement, wanted, since, until)
         if follow:
             with suppress(KeyboardInterrupt):
                 _follow(client, query, cursor, as_json)
@@ -103,15 +106,16 @@ def export(
     key: Key = None,
 ) -> None:
     """Write all events that match into a file, oldest first."""
-    query = _query(kind, model, device, rollout, refinement, wanted, since, until)
-    given = {name: value for name, value in query.items() if value is not None}
-    path = f"/events/export?{urlencode(given | {'format': format_.value})}"
     with connect(server, key) as client:
+        query = _query(client, kind, model, device, rollout, refinement, wanted, since, until)
+        given = {name: value for name, value in query.items() if value is not None}
+        path = f"/events/export?{urlencode(given | {'format': format_.value})}"
         size = client.download(path, output, lambda total: transfer("history", total))
     show_record({"path": str(output), "size_bytes": size}, as_json)
 
 
 def _query(
+    client: Client,
     kind: str | None,
     model: str | None,
     device: str | None,
@@ -124,7 +128,7 @@ def _query(
     return {
         "kind": kind,
         "model": model,
-        "device_id": device,
+        "device_id": find_device(client, device)["id"] if device else None,
         "rollout_id": rollout,
         "refinement_id": refinement,
         "filter": wanted,
@@ -150,10 +154,17 @@ def _follow(client: Client, query: Mapping[str, Any], cursor: str | None, as_jso
 
 
 def _told(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event in four columns: which things it is about, and its data, in one."""
+    """An event in four columns: which things it is about, and its data, in one.
+
+    Models and versions go by name and number elsewhere, so what is an id is called one here. Phases
+    are counted from 1, as in `weft rollouts`.
+    """
     things = {
-        name.removesuffix("_id"): value
+        name if name in ("model_id", "version_id") else name.removesuffix("_id"): value
         for name, value in event.items()
         if name.endswith("_id") and value is not None
     }
-    return {**event, "about": {**things, **event["data"]}}
+    data = dict(event["data"])
+    if isinstance(data.get("phase"), int):
+        data["phase"] += 1
+    return {**event, "about": {**things, **data}}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from server.cli import rollout_options as written
+from server.cli.devices import find_device
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
 from server.cli.output import Record, show_json, show_page, show_record, show_table
 
@@ -161,7 +162,10 @@ def assignments(
     """List what has become of each device in a rollout."""
     with connect(server, key) as client:
         query = {"state": state, "limit": limit, "cursor": cursor}
-        show_page(client.get(f"/rollouts/{id_}/assignments", **query), as_json, ASSIGNMENT)
+        page = client.get(f"/rollouts/{id_}/assignments", **query)
+    if not as_json:  # counted from 1, as in the table of phases
+        page["items"] = [item | {"phase": item["phase"] + 1} for item in page["items"]]
+    show_page(page, as_json, ASSIGNMENT)
 
 
 @app.command("pause")
@@ -186,14 +190,16 @@ def abort(id_: Id, as_json: Json = False, server: Server = SERVER, key: Key = No
 def retry(
     id_: Id,
     device: Annotated[
-        str | None, typer.Option("--device", help="Id of one device; else all that failed.")
+        str | None, typer.Option("--device", help="Id or name of one device; else all that failed.")
     ] = None,
     as_json: Json = False,
     server: Server = SERVER,
     key: Key = None,
 ) -> None:
     """Try devices that failed, rolled back or timed out once more."""
-    _order(str(id_), "retry", as_json, server, key, {"device_id": device})
+    with connect(server, key) as client:
+        which = find_device(client, device)["id"] if device else None
+    _order(str(id_), "retry", as_json, server, key, {"device_id": which})
 
 
 @app.command("roll-back")

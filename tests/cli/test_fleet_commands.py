@@ -109,6 +109,14 @@ def test_a_group_lives(ask: Any, enrol: Any) -> None:
     assert ask("groups", "delete", "s").code == "group.not_found"
 
 
+def test_a_device_is_shown_in_lines_that_fit(weft: Any, fleet_server: str, enrol: Any) -> None:
+    enrol("shown", attributes={"gpu": "orin", "line": "3"})
+    out = weft("devices", "show", "shown", "--server", fleet_server).out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "gpu=orin, line=3" in out
+    assert out.splitlines()[-1].split()[:5] == ["digits", "-", "-", "-", "idle"]
+
+
 def test_tables_fit_a_terminal(weft: Any, fleet_server: str, enrol: Any) -> None:
     enrol("camera-in-hall-number-7")
     at = ["--server", fleet_server]

@@ -45,4 +45,10 @@ def test_a_record_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_event_names_what_it_is_about() -> None:
     event = {"id": 1, "model_id": 2, "device_id": None, "data": {"method": "ka"}}
-    assert _told(event)["about"] == {"model": 2, "method": "ka"}
+    assert _told(event)["about"] == {"model_id": 2, "method": "ka"}
+
+
+def test_phases_are_counted_from_1_for_people() -> None:
+    event = {"rollout_id": 3, "data": {"phase": 0}}
+    assert _told(event)["about"] == {"rollout": 3, "phase": 1}
+    assert event["data"] == {"phase": 0}
