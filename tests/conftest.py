@@ -189,15 +189,31 @@ class LiveServer:
             self.app, http=BoundedHttp, log_config=None, timeout_graceful_shutdown=5
         )
         self._uvicorn = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],))
+        self._thread = threading.Thread(target=self._run)
         # verify=False: no TLS here, and loading the certificates takes a tenth of a second.
         self.client = httpx.Client(base_url=self.url, timeout=60, verify=False)
 
     def start(self) -> LiveServer:
+        """Raises what the app's start has raised, at once."""
+        import httpx
+
         self._thread.start()
         # The socket listens already: the first request waits until the app has started.
-        self.client.get("/healthz").raise_for_status()
+        try:
+            self.client.get("/healthz").raise_for_status()
+        except httpx.TransportError as lost:
+            self.stop()
+            failed = getattr(self.app.state, "start_error", None)
+            raise failed or RuntimeError("the app did not start; its log says why") from lost
         return self
+
+    def _run(self) -> None:
+        try:
+            self._uvicorn.run([self._socket])
+        except SystemExit:
+            pass  # so it ends where the app does not start
+        finally:
+            self._socket.close()  # else whoever has connected waits for its time-out
 
     def stop(self) -> None:
         self.client.close()
