@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy import Engine
 
-from server import db
-from server.backup.folder import BackupFolder, Manifest
 from server.cli.options import Json
 from server.cli.output import show_record, transfer
 from server.lock import only_process
 from server.settings import Settings, load_settings
 from server.storage import open_store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from server.backup.folder import Manifest
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the backup.", show_default=False)]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The server's data folder.")]
@@ -32,6 +34,8 @@ def backup(
 
     Into the folder of an earlier backup only new blobs are copied; then it takes its place.
     """
+    from server import db
+    from server.backup.folder import BackupFolder
     from server.backup.take import take
     from server.backup.verify import verify as check
 
@@ -52,6 +56,8 @@ def restore(folder: Folder, data_dir: DataDir = None, as_json: Json = False) -> 
 
     They may be of another kind than those it was taken from: the way from SQLite to PostgreSQL.
     """
+    from server import db
+    from server.backup.folder import BackupFolder
     from server.backup.restore import restore as put_back
 
     source, settings = BackupFolder(folder), _settings(data_dir)

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from server.cli.findings import Finding, surroundings
-from server.cli.findings_stored import stored
 from server.cli.options import Json
 from server.cli.output import show_json, show_table
 from server.errors import ServerError
@@ -26,6 +24,10 @@ STATUS = {"ok": 0, "warn": 1, "fail": 2}
 
 def doctor(full: Full = False, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Check settings, database, blobs, leases, secrets and what else the server needs."""
+    # Here, as in other commands that open the database: most speak HTTP only, and start sooner.
+    from server.cli.findings import Finding, surroundings
+    from server.cli.findings_stored import stored
+
     settings = load_settings(**({"data_dir": data_dir} if data_dir else {}))
     findings = [*surroundings(settings), *stored(settings, full)]
     worst = max((finding.state for finding in findings), key=STATUS.__getitem__)

@@ -11,16 +11,15 @@ from server import logs
 from server.cli.options import Json
 from server.cli.output import show_record
 from server.cli.serve import DataDir
-from server.db import open_current
-from server.jobs.queue import WORKER
-from server.jobs.settings import load_job_settings
-from server.jobs.supervisor import Supervisor
 from server.settings import Settings, load_settings
 from shared.errors import BadConfig
 
 
 def worker(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Run refinements until Ctrl-C, beside servers that use the same PostgreSQL database."""
+    from server.jobs.queue import WORKER
+    from server.jobs.settings import load_job_settings
+
     settings = load_settings(**({"data_dir": data_dir} if data_dir else {}))
     if settings.is_sqlite:
         text = "WEFT_DATABASE_URL: a worker needs PostgreSQL; SQLite serves one process at a time"
@@ -37,6 +36,8 @@ def worker(data_dir: DataDir = None, as_json: Json = False) -> None:
 @contextmanager
 def _running(settings: Settings) -> Iterator[None]:
     """A supervisor of refinements for the length of a with-block."""
+    from server.db import open_current
+    from server.jobs.supervisor import Supervisor
     from server.publish.refinement import RefinementWork
     from server.storage import open_store
 
