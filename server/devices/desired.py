@@ -22,7 +22,7 @@ from server.history.events import ids_of, record
 from server.planner.offers import Planned, Planning
 from server.planner.paths import Offer, Path
 from server.planner.plan import Build, Download, Hold, Wanted, bytes_of, way_of
-from server.rollouts.offering import hold_reason, number_in_use, state_offered
+from server.rollouts.offering import OWN_HOLDS, hold_reason, number_in_use, state_offered
 from server.tables import (
     NOT_TOLD,
     Assignment,
@@ -135,6 +135,8 @@ def _hold(
         return
     if assignment.held != reason:
         _tell_anew(device, assignment)
+    if assignment.held in OWN_HOLDS and reason not in OWN_HOLDS:
+        assignment.admitted_at = now()  # the deadline did not run while the rollout held it
     assignment.held, assignment.held_detail = reason, detail or None
     told = {"reason": reason, **detail}
     record(session, "assignment.held", told, **ids_of(assignment, rollout))

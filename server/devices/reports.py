@@ -12,7 +12,7 @@ from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
-from server.rollouts.deploy import device_changed, join_newest, weights_changed
+from server.rollouts.deploy import device_changed, join_newest
 from server.rollouts.reports import take_assignment_report
 from server.rollouts.returning import bring_back
 from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model
@@ -34,6 +34,7 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
         raise BadDevice(
             "counter_reused", f"report {report.counter} comes after {device.report_counter}"
         )
+    known = _filtered_by(session, device, report.model)
     before = _state(session, report)
     take_assignment_report(session, device_id, report)
     _count_failures(device, before, _state(session, report))
@@ -50,8 +51,16 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
     if report.attributes is not None and report.attributes != device.attributes:
         record(session, "device.attributes_changed", report.attributes, device_id=device_id)
         device.attributes = report.attributes
+    if _filtered_by(session, device, report.model) != known:
         device_changed(session, device_id)
     settle(session, [device_id])
+
+
+def _filtered_by(session: Session, device: Device, model_name: str) -> tuple[object, ...]:
+    """What filters may ask for, of all that a report can change."""
+    held = session.get(DeviceModel, (device.id, model_name))
+    of_model = (held.weights_digest, held.state, held.health) if held else None
+    return device.capabilities, device.attributes, device.failures, of_model
 
 
 def _state(session: Session, report: Report) -> str | None:
@@ -76,7 +85,6 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
     if held is None:
         held = DeviceModel(device_id=device_id, model_name=report.model)
         session.add(held)
-    has_moved = held.weights_digest != report.weights_digest
     held.weights_digest, held.slots = report.weights_digest, list(report.slots)
     if held.state == NOT_TOLD:
         held.state = report.state
@@ -86,6 +94,3 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
     if is_new:  # a model that came to the device after its enrolment
         session.flush()
         join_newest(session, device_id, report.model)
-    elif has_moved:
-        session.flush()
-        weights_changed(session, device_id, report.model)

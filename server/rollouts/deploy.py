@@ -89,19 +89,17 @@ def join_newest(session: Session, device_id: str, model_name: str) -> None:
 
 
 def device_changed(session: Session, device_id: str) -> None:
-    """Call where what filters ask for has changed: tags, attributes. The device may now match."""
+    """Call where something of a device has changed that filters ask for: it may now match one."""
+    session.flush()
     names = select(DeviceModel.model_name).where(DeviceModel.device_id == device_id)
-    for name in list(session.scalars(names)):
+    asking = (
+        select(Model.name)
+        .join(Rollout, Rollout.model_id == Model.id)
+        .where(Model.name.in_(names), Rollout.filter.is_not(None), Rollout.state.in_(STARTED))
+        .distinct()
+    )
+    for name in list(session.scalars(asking)):
         join_newest(session, device_id, name)
-
-
-def weights_changed(session: Session, device_id: str, model_name: str) -> None:
-    """Call where a device has other weights than before: a filter may ask for its version."""
-    model = session.scalar(select(Model).where(Model.name == model_name))
-    asks = Rollout.filter.is_not(None) & Rollout.state.in_(STARTED)
-    some = select(Rollout.id).where(asks, Rollout.model_id == model.id) if model else None
-    if some is not None and session.scalar(some.limit(1)) is not None:
-        join_newest(session, device_id, model_name)
 
 
 def _require(rollout: Rollout, state: str) -> None:
