@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy import inspect, select, text
 
 from server.db import open_engine, reading
 from server.storage.local import LocalStore
 from server.tables import Package, Version
+from shared.weights import write_weights
 
 TOKEN = "a-token-for-the-fleet"
 DEVICES = 3
@@ -66,14 +69,14 @@ sys.exit(server.cli.main())
 class Site:
     """A data folder, and the operator's script against whatever server runs on it."""
 
-    def __init__(self, folder: Path, weights: list[Path]) -> None:
+    def __init__(self, folder: Path, weights: list[Path], devices: list[str] | None = None) -> None:
         self.folder, self.weights = folder, weights
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("WEFT_")},
             "WEFT_DATA_DIR": str(folder / "server"),
             "WEFT_ENROLMENT_TOKEN": TOKEN,
         }
-        self.devices: list[str] = []
+        self.devices = devices or []  # their tokens
 
     @contextmanager
     def serving(self, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
@@ -186,11 +189,23 @@ def _offer(client: httpx.Client, token: str) -> Any:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site that its server has left: to be copied."""
+    folder = tmp_path_factory.mktemp("prepared")
+    weights = [folder / "0.safetensors", folder / "1.safetensors"]
+    for path, shift in zip(weights, (0.0, 0.25), strict=True):
+        matrix = np.arange(96, dtype=np.float32).reshape(8, 12) / 96 + np.float32(shift)
+        write_weights(path, {"fc.weight": ("F32", matrix)})
+    site = Site(folder, weights)
+    site.prepare()
+    return site
+
+
 @pytest.fixture
-def site(tmp_path: Path, weights_file: Callable[..., Path]) -> Site:
-    found = Site(tmp_path, [weights_file(0), weights_file(1)])
-    found.prepare()
-    return found
+def site(prepared: Site, tmp_path: Path) -> Site:
+    shutil.copytree(prepared.folder / "server", tmp_path / "server")
+    return Site(tmp_path, prepared.weights, prepared.devices)
 
 
 EXPECTED = {"version": 2, "target": 3, "rollouts": 1}
