@@ -49,8 +49,8 @@ ROUND_SECONDS = 3.0
 PAUSE_SECONDS = 0.01
 #: Most devices of a model for which its rollouts are evaluated by whoever marks them.
 SMALL_FLEET = 200
-#: Most devices that one look at a rollout leads to the admission of, a batch at a time. The more, the
-#: closer neighbours a batch holds, which are written together.
+#: Most devices that one look at a rollout leads to the admission of, a batch at a time. The more,
+#: the closer neighbours a batch holds, which are written together.
 ADMITTED_AT_ONCE = 100 * BATCH_ROWS
 MOST_STEPS = 1_000
 #: After this long a rollout is tried again that could not be evaluated.
