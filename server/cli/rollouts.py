@@ -13,7 +13,7 @@ from server.cli.output import Record, show_json, show_page, show_record, show_ta
 
 app = typer.Typer(help="Rollouts: bring devices to a version.", no_args_is_help=True)
 COLUMNS = ("id", "model", "version", "state", "assignments", "reason", "created_at", "finished_at")
-ASSIGNMENT = ("device", "phase", "state", "held", "result", "error", "offered_at", "finished_at")
+ASSIGNMENT = ("device", "phase", "state", "held", "way", "bytes", "error", "since")
 WHOLE = (
     *("id", "model", "version", "state", "reason", "devices", "filter", "strategy", "max_open"),
     *("success_percent", "abort_rules", "deadline_seconds", "window", "rollback", "rolls_back_id"),
@@ -163,9 +163,17 @@ def assignments(
     with connect(server, key) as client:
         query = {"state": state, "limit": limit, "cursor": cursor}
         page = client.get(f"/rollouts/{id_}/assignments", **query)
-    if not as_json:  # counted from 1, as in the table of phases
-        page["items"] = [item | {"phase": item["phase"] + 1} for item in page["items"]]
+    if not as_json:
+        page["items"] = list(map(_device_row, page["items"]))
     show_page(page, as_json, ASSIGNMENT)
+
+
+def _device_row(found: Record) -> Record:
+    """What the table of devices says of one, in about 100 columns."""
+    moments = (found[name] for name in ("finished_at", "offered_at", "admitted_at"))
+    since = next((moment for moment in moments if moment is not None), None)
+    # Phases are counted from 1, as in the table of phases.
+    return {**found, "phase": found["phase"] + 1, "bytes": found["size_bytes"], "since": since}
 
 
 @app.command("pause")

@@ -24,7 +24,7 @@ tells why. The budget is checked at every plan, also for an offer that was made 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -132,11 +132,16 @@ def bytes_of(path: Path) -> int:
 
 def way_of(path: Path) -> str:
     """How a device comes to the target, in one word."""
-    if not path:
+    return way_by([offer.needs.method for offer in path])
+
+
+def way_by(methods: Sequence[str]) -> str:
+    """The word for packages of these methods, in their order."""
+    if not methods:
         return "switch"
-    if len(path) > 1:
+    if len(methods) > 1:
         return "chain"
-    return {XOR: "lossless", FULL: "full"}.get(path[0].needs.method, "direct")
+    return {XOR: "lossless", FULL: "full"}.get(methods[0], "direct")
 
 
 def plan(device: Holding, target: Target, packages: Packages, terms: Terms) -> Plan:

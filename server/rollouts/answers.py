@@ -130,6 +130,7 @@ class AssignmentOut(BaseModel):
                     "held_detail": None,
                     "package": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "chain": None,
+                    "way": "direct",
                     "size_bytes": 9211,
                     "attempts": 1,
                     "result": "committed",
@@ -155,6 +156,9 @@ class AssignmentOut(BaseModel):
     package: str | None = Field(description="SHA-256 of the package; null: 0 bytes needed.")
     chain: list[int] | None = Field(
         description="Ids of the packages of a chain, in order; null: one package, or none."
+    )
+    way: str | None = Field(
+        description="switch | direct | lossless | full | chain; null: nothing was offered."
     )
     size_bytes: int | None = Field(description="What the offer costs.")
     attempts: int = Field(description="Times that it was admitted: more than 1 after a retry.")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from server.planner.plan import way_by
 from server.rollouts.answers import AssignmentOut, PhaseOut, RolloutDetailOut, RolloutOut
 from server.rollouts.steps import count_states
 from server.rollouts.strategies.staged import quota_of
@@ -53,13 +54,20 @@ def describe_whole(session: Session, rollout: Rollout) -> RolloutDetailOut:
 def describe_assignment(session: Session, row: Assignment) -> AssignmentOut:
     """One device of a rollout."""
     package = session.get(Package, row.package_id) if row.package_id is not None else None
-    same = AssignmentOut.model_fields.keys() - {"rollout", "device", "package"}
+    same = AssignmentOut.model_fields.keys() - {"rollout", "device", "package", "way"}
     return AssignmentOut(
         **{name: getattr(row, name) for name in same},
         rollout=row.rollout_id,
         device=session.get_one(Device, row.device_id).name,
         package=package.sha256 if package is not None else None,
+        way=_way(row, package),
     )
+
+
+def _way(row: Assignment, package: Package | None) -> str | None:
+    if row.size_bytes is None:
+        return None
+    return "chain" if row.chain else way_by([package.method] if package is not None else [])
 
 
 def _quota(rollout: Rollout, phase: int, devices: int) -> int:
