@@ -3,8 +3,8 @@
 1. look, without a lock, whether there is anything old that nothing needs
 2. look again in a write transaction, and say so in the rows: whatever offers a package or starts
    from weights does that in a write transaction, too, so it sees the one or is seen by the other
-3. remove the blobs, unless another row names the same bytes; a crash before leaves blobs without
-   need, which the sweep of orphans finds
+3. remove the blobs, unless another row names the same bytes, or they were just kept anew for a row
+   that is still to come; a crash before leaves blobs without need, which the sweep of orphans finds
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.db import BATCH_ROWS, reading, writing
 from server.history.events import record
 from server.jobs.queue import OPEN
 from server.publish.needs import Edge, Needed, Standing, needed
-from server.publish.orphans import remove_unnamed
+from server.publish.orphans import MIN_AGE, remove_unnamed
 from server.storage.base import BlobStore
 from server.tables import (
     STATISTICS_BLOB,
@@ -51,7 +51,8 @@ def expire_packages(
     """
     if keep_days == 0:
         return 0
-    before = (at or now()) - timedelta(days=keep_days)
+    moment = at or now()
+    before = moment - timedelta(days=keep_days)
     with reading(engine) as session:
         models = session.scalars(select(Model).order_by(Model.id)).all()
         due = [m for m in models if any(_unneeded(session, m, before, keep_versions))]
@@ -61,7 +62,7 @@ def expire_packages(
             packages, versions = _unneeded(session, model, before, keep_versions)
             named = [_forget_package(session, row) for row in packages]
             named += [name for row in versions for name in _forget_weights(session, row)]
-        removed += remove_unnamed(engine, blobs, named)
+        removed += remove_unnamed(engine, blobs, named, moment - MIN_AGE)
         metrics.RETENTION_REMOVED.labels("package").inc(len(packages))
         metrics.RETENTION_REMOVED.labels("weights").inc(len(versions))
     return removed

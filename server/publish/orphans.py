@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from server.db import reading
+from server.errors import BlobError
 from server.storage.base import BlobStore
 from server.tables import STATISTICS_BLOB, Package, Version, now
 
@@ -25,25 +26,36 @@ MIN_AGE = timedelta(minutes=30)
 def remove_orphans(engine: Engine, blobs: BlobStore, min_age: timedelta = MIN_AGE) -> int:
     """Remove blobs of at least `min_age` that no row names; returns how many.
 
-    The blobs are listed before the rows are read, so that a row written meanwhile saves its blob.
     Where the database names no blob at all nothing is removed: it may be a new one that was put
     beside an old store by mistake.
     """
-    old = set(blobs.kept_before(now() - min_age))
-    return remove_unnamed(engine, blobs, old)
+    before = now() - min_age
+    return remove_unnamed(engine, blobs, set(blobs.kept_before(before)), before)
 
 
-def remove_unnamed(engine: Engine, blobs: BlobStore, old: Collection[str]) -> int:
-    """Remove those of these blobs that no row names; returns how many."""
+def remove_unnamed(engine: Engine, blobs: BlobStore, old: Collection[str], before: datetime) -> int:
+    """Remove those of these blobs that no row names; returns how many.
+
+    One that was kept again since `before` is left: somebody publishes the same bytes once more,
+    whose row is still to come.
+    """
     if not old:
         return 0
     with reading(engine) as session:
         named = _named(session)
     orphans = set(old) - named if named else set()
-    for sha256 in orphans:
-        blobs.delete(sha256)
-        log.info("removed the blob %s, which no row names", sha256)
-    return len(orphans)
+    return sum(_remove(blobs, sha256, before) for sha256 in sorted(orphans))
+
+
+def _remove(blobs: BlobStore, sha256: str, before: datetime) -> bool:
+    try:
+        if blobs.kept_at(sha256) >= before:
+            return False
+    except BlobError:  # it is gone
+        return False
+    blobs.delete(sha256)
+    log.info("removed the blob %s, which no row names", sha256)
+    return True
 
 
 def _named(session: Session) -> set[str | None]:

@@ -86,6 +86,10 @@ class BlobStore(ABC):
         """Remove the blob; no error where it is not there."""
 
     @abstractmethod
+    def kept_at(self, sha256: str) -> datetime:
+        """When the blob was last kept. Raises BlobError `missing`."""
+
+    @abstractmethod
     def kept_before(self, moment: datetime) -> Iterator[str]:
         """SHA-256 of every blob that was last kept before the moment."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from server.errors import BlobError
@@ -51,10 +51,7 @@ class LocalStore(BlobStore):
 
     def size(self, sha256: str) -> int:
         """Bytes of the file."""
-        try:
-            return self.place(sha256).stat().st_size
-        except FileNotFoundError as error:
-            raise BlobError("missing", f"the blob {sha256} is not in the store") from error
+        return self._stat(sha256).st_size
 
     def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Pieces of the file, from `start` to `stop`."""
@@ -72,11 +69,21 @@ class LocalStore(BlobStore):
         """Remove the file."""
         self.place(sha256).unlink(missing_ok=True)
 
+    def kept_at(self, sha256: str) -> datetime:
+        """The time of the file."""
+        return datetime.fromtimestamp(self._stat(sha256).st_mtime, UTC)
+
     def kept_before(self, moment: datetime) -> Iterator[str]:
         """By the time of the file, which is new each time that the blob is kept."""
         for path in self.root.glob("[0-9a-f][0-9a-f]/*"):
             if SHA256.fullmatch(path.name) and path.stat().st_mtime < moment.timestamp():
                 yield path.name
+
+    def _stat(self, sha256: str) -> os.stat_result:
+        try:
+            return self.place(sha256).stat()
+        except FileNotFoundError as error:
+            raise BlobError("missing", f"the blob {sha256} is not in the store") from error
 
     def place(self, sha256: str) -> Path:
         """Where the blob lies, or would. Raises BlobError for what is no SHA-256 in hex."""

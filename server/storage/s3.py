@@ -130,9 +130,7 @@ class S3Store(BlobStore):
         cached = self._cache.size(sha256)
         if cached is not None:
             return cached
-        with self._seam(sha256):
-            head = self._client.head_object(Bucket=self._bucket, Key=self._key(sha256))
-        return int(head["ContentLength"])
+        return int(self._head(sha256)["ContentLength"])
 
     def chunks(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Pieces of the object, from `start` to `stop`."""
@@ -155,6 +153,11 @@ class S3Store(BlobStore):
         with self._seam(sha256):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(sha256))
 
+    def kept_at(self, sha256: str) -> datetime:
+        """The service's time of the object."""
+        found: datetime = self._head(sha256)["LastModified"]
+        return found
+
     def kept_before(self, moment: datetime) -> Iterator[str]:
         """By the service's time of the object, which is new each time that the blob is kept."""
         pages = self._client.get_paginator("list_objects_v2")
@@ -164,6 +167,13 @@ class S3Store(BlobStore):
                     name = found["Key"].removeprefix(self._prefix)[3:]
                     if SHA256.fullmatch(name) and found["LastModified"] < moment:
                         yield name
+
+    def _head(self, sha256: str) -> dict[str, Any]:
+        with self._seam(sha256):
+            head: dict[str, Any] = self._client.head_object(
+                Bucket=self._bucket, Key=self._key(sha256)
+            )
+        return head
 
     def upload(self, path: Path, kept: Kept) -> None:
         """Make the file at `path` the object of its digest, durably."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -162,6 +164,30 @@ def test_an_offer_at_the_same_time_never_loses_its_blob(
     for package in wanted.get("chain") or [wanted["package"]] if wanted["held"] is None else []:
         url = f"/device/v1/packages/{package['sha256']}"
         assert fleet.server.client.get(url, headers=device["headers"]).status_code == 200
+
+
+def test_bytes_that_are_published_anew_meanwhile_stay(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their blob comes into the store first, their row later: in between no row names them."""
+    state = fleet.server.app.state
+    again = tmp_path / "again"
+    again.write_bytes(b"package 1")
+    sha256 = hashlib.sha256(b"package 1").hexdigest()
+    long_ago = (now() - LATER).timestamp()
+    for name in list(state.blobs.kept_before(now() + LATER)):
+        os.utime(state.blobs.place(name), (long_ago, long_ago))
+    with writing(state.engine) as session:
+        session.execute(update(Package).values(created_at=now() - LATER))
+    remove = expiry.remove_unnamed
+
+    def build_first(*args: Any) -> int:
+        state.blobs.put(again)
+        return remove(*args)
+
+    monkeypatch.setattr(expiry, "remove_unnamed", build_first)
+    assert expire_packages(state.engine, state.blobs, 30, 1) == 2
+    assert state.blobs.size(sha256) == len(b"package 1")
 
 
 def test_blobs_that_a_crash_left_are_found_by_the_sweep(

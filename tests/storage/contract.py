@@ -77,6 +77,9 @@ class StoreTests:
         soon, long_ago = now() + timedelta(minutes=1), now() - timedelta(minutes=1)
         assert set(store.kept_before(soon)) == {SHA, hashlib.sha256(b"other").hexdigest()}
         assert list(store.kept_before(long_ago)) == []
+        assert long_ago < store.kept_at(SHA) < soon
+        with pytest.raises(BlobError, match=r"blob\.missing"):
+            store.kept_at("0" * 64)
 
     @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63])
     def test_only_digests_name_blobs(self, store, name):
