@@ -140,7 +140,8 @@ class Unreachable(OperationError):
 
     area = "server"
     codes: ClassVar[dict[str, str]] = {
-        "unreachable": "Check the address and the network; an agent tries again by itself.",
+        "unreachable": "Check the address, the network, and that the server runs.",
+        "cannot_listen": "Choose another address or port, or end the program that uses this one.",
         "refused": "See the message of the server.",
         "bad_answer": "Check that the address is a Weft server of a version that fits.",
     }

@@ -99,23 +99,29 @@ class Client:
     def download(self, path: str, target: Path, progress: Callable[[int | None], Any]) -> int:
         """GET a file to `target`, which appears only when it is whole; returns its bytes.
 
+        A target that is no file (a pipe, /dev/stdout) is written to as it is; a link stays one.
         `progress(total)` gives a context manager around the transfer. Raises NoSpace.
         """
-        beside = target.with_name(f".{target.name}.part")
+        is_file = target.is_file() or not target.exists()
+        target = target.resolve() if is_file else target
+        beside = target.with_name(f".{target.name}.part") if is_file else target
+        size = 0
         with self._seam(), self._http.stream("GET", path) as answer:
             _check(answer)
             total = answer.headers.get("content-length")
             try:
                 with progress(int(total) if total else None) as advance, beside.open("wb") as file:
                     for data in answer.iter_bytes(PIECE_BYTES):
-                        file.write(data)
+                        size += file.write(data)
                         advance(len(data))
-                beside.replace(target)
+                if is_file:
+                    beside.replace(target)
             except OSError as error:
                 raise NoSpace("unusable", f"{target}: {error.strerror}") from error
             finally:
-                beside.unlink(missing_ok=True)
-        return target.stat().st_size
+                if is_file:
+                    beside.unlink(missing_ok=True)
+        return size
 
     def follow(self, path: str) -> Iterator[Any]:
         """The JSON of each server-sent event, until the server ends the stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +36,20 @@ Config = Annotated[
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"weft {version('weft')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_tell_version, help="Print it and end."),
+]
+
+
 @app.callback()
-def configure(context: typer.Context, config: Config = None) -> None:
+def configure(context: typer.Context, config: Config = None, _version: Version = False) -> None:
     """Small, exact updates for neural networks that are already deployed."""
     apply_config(context.invoked_subcommand, config)
 

@@ -71,10 +71,17 @@ def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
     """A table of the named fields; digests and times are cut short."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=index == 0, overflow="fold")
+        table.add_column(name, no_wrap=index == 0 or name == "id", overflow="fold")
     for row in rows:
         table.add_row(*(_brief(row.get(name)) for name in columns))
-    _stdout().print(table)
+    console = _stdout()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as written:
+        console.print(table)
+    for line in written.get().splitlines():
+        print(line.rstrip())
 
 
 def show_line(record: Record, as_json: bool, columns: Sequence[str]) -> None:
@@ -86,8 +93,8 @@ def show_line(record: Record, as_json: bool, columns: Sequence[str]) -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    _stderr().print(text)
+    """A line on stderr; never broken, so that what it tells to type can be copied."""
+    _stderr().print(text, soft_wrap=True)
 
 
 def show_error(error: WeftError, as_json: bool) -> None:

@@ -118,7 +118,7 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listening.close()
         place = f"{settings.host}:{settings.port}"
-        raise Unreachable("unreachable", f"cannot listen on {place}: {error.strerror}") from error
+        raise Unreachable("cannot_listen", f"cannot listen on {place}: {error.strerror}") from error
     return listening
 
 

@@ -41,6 +41,19 @@ def test_history_is_filtered_listed_and_exported(ask: Any, weft: Any, server: st
     assert event in map(json.loads, lines_file.read_text().splitlines())
 
 
+def test_an_export_into_a_pipe_leaves_the_pipe(ask: Any, tmp_path: Path) -> None:
+    assert ask("models", "create", "of-pipe").status == 0
+    pipe, file, link = tmp_path / "pipe", tmp_path / "file", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for target in (pipe, link):
+        assert ask("history", "export", "--model", "of-pipe", "--output", target).status == 0
+    assert os.read(reading, 1 << 20) == file.read_bytes() != b""
+    os.close(reading)
+    assert (pipe.is_fifo(), link.is_symlink()) == (True, True)
+
+
 def test_what_is_wrong_is_told(ask: Any, tmp_path: Path) -> None:
     assert ask("history", "--filter", "nothing==1").code == "filter.unknown_field"
     assert ask("history", "--model", "typo").code == "model.not_found"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 from server.cli.history import _told
-from server.cli.output import show_record, show_table
+from server.cli.output import say, show_record, show_table
 
 DIGEST = "0123456789abcdef" * 4
 ROW = {
@@ -38,6 +39,16 @@ def test_a_table_is_brief(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_lines_of_a_table_end_where_their_words_end(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table([{"a": "x" * 200}, {"a": "y"}], ("a",))
+    assert capsys.readouterr().out.splitlines() == ["a", "x" * 200, "y"]
+
+
+def test_a_line_is_never_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    say("more: --cursor " + "x" * 300)
+    assert capsys.readouterr().err == "more: --cursor " + "x" * 300 + "\n"
+
+
 def test_a_record_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     show_record({"digest": DIGEST, "at": ROW["at"]}, as_json=False)
     assert capsys.readouterr().out == f"digest  {DIGEST}\nat      {ROW['at']}\n"
@@ -52,3 +63,7 @@ def test_phases_are_counted_from_1_for_people() -> None:
     event = {"rollout_id": 3, "data": {"phase": 0}}
     assert _told(event)["about"] == {"rollout": 3, "phase": 1}
     assert event["data"] == {"phase": 0}
+
+
+def test_the_version_is_told(weft: Any) -> None:
+    assert weft("--version").out == f"weft {version('weft')}\n"
