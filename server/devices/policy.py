@@ -30,8 +30,6 @@ PAUSE_SECONDS = 0.02
 #: Most groups in one query, whose conditions databases bound.
 GROUPS_A_QUERY = 20
 
-OVER_BUDGET = "over_budget"
-
 #: Poll interval and update budget.
 Policy = tuple[float | None, int | None]
 NOTHING: Policy = (None, None)
@@ -48,7 +46,7 @@ def settle(session: Session, ids: Collection[str]) -> None:
     ]
     session.execute(update(Device), rows)
     other_budget = [row.id for row, (_, budget) in changed if row.update_budget != budget]
-    _wake_held(session, other_budget)
+    _tell_anew(session, other_budget)
     for device in session.identity_map.values():
         if isinstance(device, Device):
             session.expire(device, ["poll_interval", "update_budget", "generation"])
@@ -122,12 +120,10 @@ def _tighter(one: Policy, group: Group) -> Policy:
     return min(intervals, default=None), min(budgets, key=lambda b: b or math.inf, default=None)
 
 
-def _wake_held(session: Session, ids: Collection[str]) -> None:
-    """Give a new generation to the devices among these that wait for another budget."""
-    held = select(Assignment.device_id).where(
-        Assignment.device_id.in_(ids),
-        Assignment.finished_at.is_(None),
-        Assignment.held == OVER_BUDGET,
+def _tell_anew(session: Session, ids: Collection[str]) -> None:
+    """Give a new generation to those whose update another budget may hold back, or let go on."""
+    updating = select(Assignment.device_id).where(
+        Assignment.device_id.in_(ids), Assignment.finished_at.is_(None)
     )
-    query = update(Device).where(Device.id.in_(held)).values(generation=Device.generation + 1)
+    query = update(Device).where(Device.id.in_(updating)).values(generation=Device.generation + 1)
     session.execute(query.execution_options(synchronize_session=False))

@@ -158,6 +158,18 @@ def test_a_larger_budget_reaches_the_device_that_is_held(fleet):
     assert freed.json()["models"][0]["package"]["size"] == 11
 
 
+def test_a_smaller_budget_takes_back_an_offer_above_it(fleet):
+    fleet.publish(1, 2, b"the package")
+    device = fleet.enrol(fleet.digests[0], capabilities={"methods": {"ka": 1}})
+    fleet.roll_out(2)
+    offered = fleet.poll(device)
+    assert offered.json()["models"][0]["package"]["size"] == 11
+    etag = fleet.poll(device).headers["etag"]
+    assert fleet.poll(device, etag).status_code == 304
+    save(fleet, "all", "id==*", update_budget=5)
+    assert fleet.poll(device, etag).json()["models"][0]["held"] == "over_budget"
+
+
 def test_what_an_interrupted_server_left_is_settled(fleet):
     """The request that saves a group may be killed before all its devices are seen to."""
     device = fleet.enrol()
