@@ -33,7 +33,7 @@ CHECKS = [
 NO_LIMITS = {"rate_others": 0, "rate_devices": 0, "rate_enrolments": 0}
 
 #: Requests of each kind (sound, unsound) that each operation gets.
-EXAMPLES = 15
+EXAMPLES = 10
 
 #: The parts of the API, so that a failure names one and several processes can share the work.
 PARTS = (

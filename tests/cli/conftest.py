@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.main
 
 from server.cli import run
 from server.cli.commands import app
@@ -36,6 +38,14 @@ class Done:
     def code(self) -> str:
         """The code of the error that `--json` printed."""
         return json.loads(self.err)["error"]["code"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_built_once() -> Iterator[None]:
+    """A process builds the tree of its commands once; one that runs hundreds need not do more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

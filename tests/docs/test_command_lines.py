@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 
 import pytest
+import typer.main
 
 MODULES = {"weft": "server.cli", "edge-agent": "edge_agent.cli"}
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*((?:weft|edge-agent) [^|>;&]+)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands_are_built_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 def _help(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
