@@ -19,7 +19,7 @@ from server.registry.versions import find_version
 from server.rollouts.answers import AssignmentOut, RolloutDetailOut, RolloutOut
 from server.rollouts.deploy import create_rollout, find_rollout
 from server.rollouts.order_routes import router as orders
-from server.rollouts.paths import RolloutPath
+from server.rollouts.paths import AssignmentState, RolloutPath, RolloutState
 from server.rollouts.schemas import RolloutIn
 from server.rollouts.showing import describe_assignment, describe_rollout, describe_whole
 from server.tables import Assignment, Rollout
@@ -69,9 +69,7 @@ def get_rollouts(
     engine: EngineDep,
     part: SliceDep,
     model: Annotated[str | None, Query(description="Name of a model.")] = None,
-    state: Annotated[
-        str | None, Query(description="ready | active | paused | finished | aborted")
-    ] = None,
+    state: Annotated[RolloutState | None, Query(description="Only those in this state.")] = None,
     filter_: Annotated[
         str | None, Query(alias="filter", min_length=1, description="RSQL; see docs/filters.md.")
     ] = None,
@@ -105,7 +103,7 @@ def get_assignments(
     rollout_id: RolloutPath,
     engine: EngineDep,
     part: SliceDep,
-    state: Annotated[str | None, Query(description="Only those in this state.")] = None,
+    state: Annotated[AssignmentState | None, Query(description="Only those in this state.")] = None,
 ) -> Page[AssignmentOut]:
     """What has become of each device in the rollout."""
     with reading(engine) as session:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from server.rollouts import evaluation
+from server.rollouts import states as of_assignments
+from server.rollouts.paths import AssignmentState
 
 
 @pytest.fixture
@@ -148,6 +152,17 @@ def test_a_group_that_is_not_there_is_no_rollout(published):
     refused = published.call("POST", "/api/v1/rollouts", status=422, json=body)
     assert refused["code"] == "filter.bad_value"
     assert published.call("GET", "/api/v1/rollouts")["items"] == []
+
+
+@pytest.mark.parametrize("of", ["?state=runing", "/1/assignments?state=comitted"])
+def test_a_state_that_there_is_not_is_told(published, of):
+    refused = published.call("GET", f"/api/v1/rollouts{of}", status=422)
+    assert refused["code"] == "request.invalid"
+    assert "committed" in refused["detail"] or "active" in refused["detail"]
+
+
+def test_the_states_of_queries_are_those_there_are():
+    assert set(get_args(AssignmentState)) == of_assignments.OPEN | of_assignments.FINAL
 
 
 def test_rollouts_are_listed(published):
