@@ -31,6 +31,8 @@ from server.storage.local import LocalStore
 from server.tables import Package, Version
 from shared.weights import write_weights
 
+pytestmark = pytest.mark.sqlite("the database is copied as a file")
+
 TOKEN = "a-token-for-the-fleet"
 DEVICES = 3
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -214,16 +216,16 @@ EXPECTED = {"version": 2, "target": 3, "rollouts": 1}
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("table", ["versions", "packages", "rollouts", "assignments"])
 def test_killed_at_a_commit_it_ends_as_if_nothing_had_been(
-    site: Site, table: str, moment: str
+    site: Site, serve: Any, table: str, moment: str
 ) -> None:
     with site.serving(sys.executable, "-c", DOOMED, table, moment) as (process, client):
         with pytest.raises(httpx.TransportError):
             site.script(client)
         assert process.wait(30) == -signal.SIGKILL
-    site_ends_well(site)
+    site_ends_well(site, serve)
 
 
-def test_killed_in_the_middle_of_an_upload_it_leaves_nothing(site: Site) -> None:
+def test_killed_in_the_middle_of_an_upload_it_leaves_nothing(site: Site, serve: Any) -> None:
     unfinished = site.folder / "server" / "blobs" / "tmp"
     body = site.weights[1].read_bytes()
     with site.sound() as (process, client):
@@ -240,13 +242,14 @@ def test_killed_in_the_middle_of_an_upload_it_leaves_nothing(site: Site) -> None
             process.kill()
             process.wait()
     assert len(list(unfinished.iterdir())) == 1
-    site_ends_well(site)
+    site_ends_well(site, serve)
 
 
-def site_ends_well(site: Site) -> None:
+def site_ends_well(site: Site, serve: Any) -> None:
     """The next server, and the operator's script once more."""
-    with site.sound() as (_, client):
-        found = site.script(client)
+    server = serve(data_dir=site.folder / "server", enrolment_token=TOKEN)
+    found = site.script(server.client)
+    server.stop()
     assert {name: found[name] for name in EXPECTED} == EXPECTED
     assert sum(found["assignments"].values()) == DEVICES
     assert found["offered"] == {found["package"]}
