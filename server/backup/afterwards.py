@@ -4,7 +4,8 @@
 - ids go on far ahead: one that was given out after the backup must not come again
 - the order of events is by id: transaction numbers of another database mean nothing
 - nobody holds a lease; a refinement that ran is queued again
-- an open assignment waits to be planned, its deadlines counted from now: nobody was silent
+- an open assignment waits to be planned, its deadlines counted from now (nobody was silent), and is a
+  new attempt: the device may have finished it meanwhile, for good or bad
 - what devices hold is unknown until they have said it again
 """
 
@@ -70,7 +71,9 @@ def _requeue(session: Session) -> None:
 
 def _replan(session: Session) -> None:
     still = Assignment.finished_at.is_(None) & (Assignment.state != "waiting")
-    session.execute(update(Assignment).where(still).values(admitted_at=now(), **_UNPLANNED))
+    # A device that finished it after the backup would else take it for what it is done with.
+    once_more = {"admitted_at": now(), "attempts": Assignment.attempts + 1}
+    session.execute(update(Assignment).where(still).values(**once_more, **_UNPLANNED))
     active = Rollout.finished_at.is_(None)
     session.execute(update(Rollout).where(active).values(due_at=now()))
     soaking = active & Rollout.phase_done_at.is_not(None)

@@ -40,7 +40,7 @@ NAMED = {sha(data) for data in (*WEIGHTS, PACKAGE, STATISTICS)}
 
 #: What a restore changes on purpose, by table.
 CHANGED = {
-    "assignments": {"state", "package_id", "offered_at", "admitted_at"},
+    "assignments": {"state", "package_id", "offered_at", "admitted_at", "attempts"},
     "device_models": {"state"},
     "events": {"transaction"},
     "refinements": {"state", "worker", "heartbeat_at"},

@@ -171,6 +171,22 @@ def test_weights_that_nobody_knows_are_replaced_within_the_budget(site: Site) ->
     site.lamp.rounds(lambda: site.lamp.in_use() == wanted and site.held() == wanted)
 
 
+def test_what_was_finished_after_the_backup_is_told_once_more(site: Site) -> None:
+    site.update_to(1)
+    site.update_to(2)
+    body = {"model": "m", "version": 1, "rollback": True}
+    rollout = site.fleet.call("POST", "/api/v1/rollouts", json=body)["id"]
+    site.take()
+
+    def state() -> Any:
+        return site.fleet.call("GET", f"/api/v1/rollouts/{rollout}")["state"]
+
+    site.lamp.rounds(lambda: state() == "finished")
+    site.restored()
+    assert state() == "active"
+    site.lamp.rounds(lambda: state() == "finished")
+
+
 def test_a_report_on_an_assignment_of_after_the_backup_is_taken(site: Site) -> None:
     fleet = site.fleet
     device = fleet.enrol(fleet.digests[0])
