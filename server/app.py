@@ -39,6 +39,7 @@ from server.publish.orphans import remove_orphans
 from server.publish.refinement import RefinementWork
 from server.publish.routes import router as publish
 from server.registry.routes import router as registry
+from server.rollouts import penalty
 from server.rollouts.building import Building, order_missing
 from server.rollouts.evaluation import duty as rollouts_duty
 from server.rollouts.evaluation import evaluate_due
@@ -131,6 +132,7 @@ def _start(app: FastAPI) -> ExitStack:
             release_all(engine)
             remove_orphans(engine, blobs)
         adopt_restored(engine)
+        penalty.set_up(engine, settings.penalty_after)
         evaluate_due(engine)
         app.state.engine, app.state.blobs = engine, blobs
         app.state.readiness = Readiness(engine, blobs)

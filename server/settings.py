@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         description="Most bytes of one update, all its packages together; 0: no limit. Groups may "
         "set their own. What costs more is held, never sent.",
     )
+    penalty_after: int = Field(
+        0,
+        ge=0,
+        description="Updates that failed in a row until rollouts leave a device out; 0: never.",
+    )
     model_modules: Names = Field(
         (), description="Modules whose factories may serve as architectures (`module:factory`)."
     )

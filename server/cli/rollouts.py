@@ -15,9 +15,9 @@ app = typer.Typer(help="Rollouts: bring devices to a version.", no_args_is_help=
 COLUMNS = ("id", "model", "version", "state", "assignments", "reason", "created_at", "finished_at")
 ASSIGNMENT = ("device", "phase", "state", "held", "way", "bytes", "error", "since")
 WHOLE = (
-    *("id", "model", "version", "state", "reason", "devices", "filter", "strategy", "max_open"),
-    *("success_percent", "abort_rules", "deadline_seconds", "window", "rollback", "rolls_back_id"),
-    *("created_at", "started_at", "finished_at"),
+    *("id", "model", "version", "state", "reason", "devices", "boxed", "filter", "strategy"),
+    *("max_open", "success_percent", "abort_rules", "deadline_seconds", "window", "rollback"),
+    *("rolls_back_id", "created_at", "started_at", "finished_at"),
 )
 
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="Id of the rollout.")]

@@ -13,6 +13,7 @@ from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
 from server.rollouts.deploy import device_changed, join_newest
+from server.rollouts.penalty import failures_forgotten
 from server.rollouts.reports import take_assignment_report
 from server.rollouts.returning import bring_back
 from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model
@@ -35,9 +36,8 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
             "counter_reused", f"report {report.counter} comes after {device.report_counter}"
         )
     known = _filtered_by(session, device, report.model)
-    before = _state(session, report)
+    failures = device.failures
     take_assignment_report(session, device_id, report)
-    _count_failures(device, before, _state(session, report))
     device.report_counter, device.report_digest = report.counter, digest
     if report.capabilities is not None:
         device.capabilities = report.capabilities.model_dump()
@@ -53,6 +53,8 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
         device.attributes = report.attributes
     if _filtered_by(session, device, report.model) != known:
         device_changed(session, device_id)
+    if device.failures < failures:
+        failures_forgotten(session, device_id)
     settle(session, [device_id])
 
 
@@ -61,22 +63,6 @@ def _filtered_by(session: Session, device: Device, model_name: str) -> tuple[obj
     held = session.get(DeviceModel, (device.id, model_name))
     of_model = (held.weights_digest, held.state, held.health) if held else None
     return device.capabilities, device.attributes, device.failures, of_model
-
-
-def _state(session: Session, report: Report) -> str | None:
-    """The state of the assignment that the report is about."""
-    wanted = select(Assignment.state).where(Assignment.id == report.assignment)
-    return session.scalar(wanted) if report.assignment is not None else None
-
-
-def _count_failures(device: Device, before: str | None, after: str | None) -> None:
-    """Count updates that ended badly, until one ends well: by what was found, not what was said."""
-    if after == before:
-        return
-    if after == "committed":
-        device.failures = 0
-    elif after in ("failed", "rolled_back"):
-        device.failures += 1
 
 
 def _store_holding(session: Session, device_id: str, report: Report) -> None:

@@ -22,6 +22,7 @@ from server.errors import BadDevice
 from server.filters import devices_where
 from server.history.events import record
 from server.rollouts.deploy import device_changed
+from server.rollouts.penalty import failures_forgotten
 from server.tables import Device, DeviceModel
 from shared.wire import OneLine
 
@@ -147,6 +148,8 @@ def patch_device(
             setattr(device, name, value)
         settle(session, [device_id])
         device_changed(session, device_id)
+        if "failures" in changed:
+            failures_forgotten(session, device_id)
         return _show(session, device_id, presence)
 
 

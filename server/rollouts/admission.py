@@ -22,6 +22,7 @@ from sqlalchemy import (
     literal,
     not_,
     null,
+    or_,
     select,
     true,
     update,
@@ -31,6 +32,7 @@ from sqlalchemy.orm import Session, aliased
 from server.history.events import record_each
 from server.rollouts import membership
 from server.rollouts.among import among
+from server.rollouts.box import boxed
 from server.rollouts.draw import place
 from server.rollouts.states import BEFORE_SWAP
 from server.tables import Assignment, Device, DeviceModel, Model, Rollout, Version
@@ -41,7 +43,8 @@ def choose(session: Session, rollout: Rollout, count: int) -> list[str]:
     query = membership.waiting(session, rollout)
     if query is None:
         return []
-    return _draw(session, rollout, query.where(not_(membership.blocked(rollout.model_id))), count)
+    out = or_(membership.blocked(rollout.model_id), boxed(session, rollout))
+    return _draw(session, rollout, query.where(not_(out)), count)
 
 
 def choose_again(session: Session, rollout: Rollout, count: int) -> list[str]:

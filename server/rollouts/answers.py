@@ -100,6 +100,7 @@ class RolloutDetailOut(RolloutOut):
                 SHOWN
                 | {
                     "devices": 40,
+                    "boxed": 0,
                     "progress": [
                         {"phase": 0, "quota": 4, "admitted": 4, "assignments": {"committed": 4}},
                         {"phase": 1, "quota": 40, "admitted": 0, "assignments": {}},
@@ -110,6 +111,9 @@ class RolloutDetailOut(RolloutOut):
     )
 
     devices: int = Field(description="Devices that it is for, at this moment.")
+    boxed: int = Field(
+        description="Further ones, which it leaves out: their updates failed too often in a row."
+    )
     progress: list[PhaseOut]
 
 

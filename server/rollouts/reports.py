@@ -13,7 +13,7 @@ from server.rollouts.admission import bump
 from server.rollouts.evaluation import settle
 from server.rollouts.returning import bring_back
 from server.rollouts.states import FINAL, may_follow, state_after
-from server.tables import Assignment, Rollout, Version, now
+from server.tables import Assignment, Device, Rollout, Version, now
 from shared.wire import Report
 
 
@@ -38,9 +38,18 @@ def take_assignment_report(session: Session, device_id: str, report: Report) -> 
     assignment.state, assignment.error = state, _error(report, state)
     record(session, f"assignment.{state}", _told(report), **ids_of(assignment, rollout))
     if state in FINAL:
+        _count_failure(session.get_one(Device, device_id), state)
         assignment.result, assignment.finished_at, assignment.held = report.result, now(), None
         bump(session, [device_id])
         settle(session, {rollout.id, *_waiting_for(session, rollout)})
+
+
+def _count_failure(device: Device, state: str) -> None:
+    """Count updates that ended badly, until one ends well: by what was found, not what was said."""
+    if state == "committed":
+        device.failures = 0
+    elif state in ("failed", "rolled_back"):
+        device.failures += 1
 
 
 def _waiting_for(session: Session, rollout: Rollout) -> list[int]:

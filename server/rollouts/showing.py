@@ -28,7 +28,8 @@ def describe_rollout(session: Session, rollout: Rollout) -> RolloutOut:
 
 def describe_whole(session: Session, rollout: Rollout) -> RolloutDetailOut:
     """The rollout with its phases."""
-    devices = look(session, rollout, now()).snapshot.devices
+    snapshot = look(session, rollout, now()).snapshot
+    devices = snapshot.devices
     counts: dict[int, dict[str, int]] = defaultdict(dict)
     query = (
         select(Assignment.phase, Assignment.state, func.count())
@@ -48,7 +49,7 @@ def describe_whole(session: Session, rollout: Rollout) -> RolloutDetailOut:
         for phase in range(max(named, *counts, 1))
     ]
     shown = describe_rollout(session, rollout)
-    return RolloutDetailOut(**dict(shown), devices=devices, progress=progress)
+    return RolloutDetailOut(**dict(shown), devices=devices, boxed=snapshot.boxed, progress=progress)
 
 
 def describe_assignment(session: Session, row: Assignment) -> AssignmentOut:

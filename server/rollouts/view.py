@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, select
+from sqlalchemy import Select, and_, case, func, not_, select
 from sqlalchemy.orm import Session
 
 from server.rollouts import membership
+from server.rollouts.box import boxed
 from server.rollouts.states import UPDATING
 from server.rollouts.strategies.base import Phase, Plan, Rule, Snapshot
 from server.tables import Assignment, Rollout
@@ -43,14 +44,15 @@ def look(session: Session, rollout: Rollout, at: datetime) -> View:
             silences += [silent] if silent else []
         if offered and state in UPDATING | {"unreached"}:
             offers.append(offered)
-    wait, block, closed, bad_filter = 0, 0, False, None
+    (wait, block, box, closed), bad_filter = (0, 0, 0, False), None
     try:
-        wait, block, closed = _outside(session, rollout)
+        wait, block, box, closed = _outside(session, rollout)
     except UserError as error:
         bad_filter = error
     snapshot = Snapshot(
         waiting=wait,
         blocked=block,
+        boxed=box,
         closed=closed,
         held=held,
         again=counts.get("waiting", 0),
@@ -94,16 +96,19 @@ def _by_state(rollout: Rollout) -> Select[str, int, int, datetime | None, Any]:
     )
 
 
-def _outside(session: Session, rollout: Rollout) -> tuple[int, int, bool]:
-    """Devices that wait, those that are blocked, and whether nobody can come any more."""
+def _outside(session: Session, rollout: Rollout) -> tuple[int, int, int, bool]:
+    """Devices that wait, are blocked, are boxed, and whether nobody can come any more."""
     query = membership.waiting(session, rollout)
     closed = query is None or rollout.rolls_back_id is not None
     if query is None or rollout.state in ("ready", "aborted"):
-        return 0, 0, closed
-    is_blocked = func.count(case((membership.blocked(rollout.model_id), 1)))
-    counted = query.with_only_columns(func.count(), is_blocked)
-    everyone, block = session.execute(counted).one()
-    return everyone - block, block, closed
+        return 0, 0, 0, closed
+    is_boxed = boxed(session, rollout)
+    is_blocked = and_(membership.blocked(rollout.model_id), not_(is_boxed))
+    counted = query.with_only_columns(
+        func.count(), func.count(case((is_blocked, 1))), func.count(case((is_boxed, 1)))
+    )
+    everyone, block, box = session.execute(counted).one()
+    return everyone - block - box, block, box, closed
 
 
 def _next_deadline(

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from server.db import writing
+from server.tables import Assignment
 from tests.conftest import Fleet
 
 GONE = {"result": "failed_rolled_back", "state": "rolled_back"}
@@ -93,11 +96,13 @@ def test_the_last_failure_counts_before_a_newer_rollout_takes_the_device(boxing)
     end(boxing, device, **GONE)
     boxing.call("POST", f"/api/v1/rollouts/{first['id']}/retry", json={})
     offer = boxing.offer(device)
-    working = {"result": "failed_no_change", "state": "deferred"}
-    assert boxing.report(device, offer["assignment"], boxing.digests[0], **working).is_success
+    with writing(boxing.server.app.state.engine) as session:
+        session.execute(update(Assignment).values(state="swapping"))
+    newer = start(boxing, 3)
+    assert show(boxing, newer)["reason"]["code"] == "blocked"
     assert boxing.report(device, offer["assignment"], boxing.digests[0], **GONE).is_success
-    shown = show(boxing, start(boxing, 3))
-    assert (shown["assignments"], shown["boxed"]) == ({}, 1)
+    shown = show(boxing, newer)
+    assert (shown["assignments"], shown["reason"]["code"]) == ({}, "boxed")
 
 
 def test_a_rollback_takes_it_and_a_success_lets_it_out(boxing):

@@ -12,6 +12,7 @@ A device is, in its rollout, one of:
     unreached   not heard of since its admission; outside the success share
     committed, failed, timed_out    `failed` includes rolled back
     blocked     it matches, and another rollout cannot let go of it
+    boxed       it matches, and its updates failed too often: it counts nowhere
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Snapshot:
     failed: int = 0
     timed_out: int = 0
     blocked: int = 0
+    boxed: int = 0
     held: int = 0
     """Of those updating: how many cannot be offered anything yet."""
     closed: bool = False

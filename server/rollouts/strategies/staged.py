@@ -80,7 +80,7 @@ def step_by(
     if at < until:
         text = f"phase {now.phase + 1} is watched until {until:%Y-%m-%d %H:%M:%S} UTC"
         return Wait(Reason("soaking", text), until)
-    return Finish(_shortfall(plan, now)) if is_last else NextPhase()  # 5
+    return Finish(_shortfall(plan, now) or _left_out(now)) if is_last else NextPhase()  # 5
 
 
 def broken_rule(plan: Plan, now: Snapshot) -> Reason | None:
@@ -134,10 +134,17 @@ def _shortfall(plan: Plan, now: Snapshot) -> Reason | None:
     return Reason("below_success", f"{text}; {plan.success_percent:g}% were wanted")
 
 
+def _left_out(now: Snapshot) -> Reason | None:
+    if not now.boxed:
+        return None
+    text = "left out, as their updates failed too often in a row"
+    return Reason("boxed", f"devices: {now.boxed} {text}")
+
+
 def _why(plan: Plan, now: Snapshot, missing: int, is_last: bool) -> Reason | None:
     """What a phase waits for. Counts are left out where they change with every report."""
     if now.devices == 0:
-        return Reason("no_devices", "no device matches yet")
+        return _left_out(now) or Reason("no_devices", "no device matches yet")
     if missing <= 0 and not is_last and (short := _shortfall(plan, now)) is not None:
         return short
     if now.updating and now.held == now.updating:
