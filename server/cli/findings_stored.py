@@ -109,7 +109,7 @@ def _stuck(session: Session) -> Iterator[Finding]:
     silent = select(func.count()).where(
         Refinement.state == "running", func.coalesce(Refinement.heartbeat_at, before) <= before
     )
-    what = "refinements that run show no sign of life"
+    what = "refinements running without a sign of life"
     yield _count(session.scalar(silent), "refinements", what, "Start a worker.")
     late = select(func.count()).where(Delivery.state == "pending", Delivery.due_at < before)
     todo = "Look at `weft webhooks`: is a server running, does the address answer?"
