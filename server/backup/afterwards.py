@@ -4,7 +4,7 @@
 - ids go on far ahead: one that was given out after the backup must not come again
 - the order of events is by id: transaction numbers of another database mean nothing
 - nobody holds a lease; a refinement that ran is queued again
-- an open assignment waits to be planned, its deadlines counted from now (nobody was silent), and is a
+- an open assignment waits to be planned, its deadlines counted from now: nobody was silent; it is a
   new attempt: the device may have finished it meanwhile, for good or bad
 - what devices hold is unknown until they have said it again
 """

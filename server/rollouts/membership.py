@@ -8,6 +8,7 @@ hold its version, or may be on the way to it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from sqlalchemy import (
     ColumnElement,
@@ -49,10 +50,9 @@ def waiting(session: Session, rollout: Rollout) -> Select[str] | None:
     later = _started_after(session, rollout)
     if any(_takes_all(other) for other in later):
         return None
-    conditions = [matching(session, rollout), not_(_in_rollouts([rollout.id]))]
-    if later:
-        conditions.append(not_(_in_rollouts([other.id for other in later])))
-    conditions += [not_(_match_or_nobody(session, other)) for other in later]
+    ids = [rollout.id, *(other.id for other in later)]
+    conditions = [matching(session, rollout), not_(_in_rollouts(ids))]
+    conditions += [not_(_match_or_nobody(session, other)) for other in _that_differ(later)]
     if not rollout.rollback:
         conditions.append(not_(_moved_on(session, rollout)))
     return _devices(session, rollout.model_id).where(*conditions)
@@ -81,12 +81,15 @@ def blocked(model_id: int) -> ColumnElement[bool]:
 
 def rollout_of(session: Session, device_id: str, model: Model) -> Rollout | None:
     """The rollout that a device belongs to."""
-    for rollout in _newest_first(session, model.id):
-        query = _devices(session, model.id).where(
-            Device.id == device_id,
-            or_(_in_rollouts([rollout.id]), _match_or_nobody(session, rollout)),
-        )
-        if _takes_all(rollout) or session.scalar(query) is not None:
+    of_device = select(Assignment.rollout_id).where(Assignment.device_id == device_id)
+    its = set(session.scalars(of_device.where(Assignment.model_id == model.id)))
+    started = list(_newest_first(session, model.id))
+    others = {rollout.id for rollout in _that_differ(started)}
+    for rollout in started:
+        if rollout.id in its or _takes_all(rollout):
+            return rollout
+        match = _devices(session, model.id).where(Device.id == device_id)
+        if rollout.id in others and session.scalar(match.where(_match_or_nobody(session, rollout))):
             return rollout
     return None
 
@@ -151,6 +154,12 @@ def _moved_on(session: Session, rollout: Rollout) -> ColumnElement[bool]:
 
 def _takes_all(rollout: Rollout) -> bool:
     return rollout.filter is None and rollout.rolls_back_id is None
+
+
+def _that_differ(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Of those with the same filter one: a year of weekly rollouts to a group has one condition."""
+    found = {(r.filter, r.rolls_back_id): r for r in reversed(list(rollouts))}
+    return list(found.values())
 
 
 def _in_rollouts(ids: list[int]) -> ColumnElement[bool]:

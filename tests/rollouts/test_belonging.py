@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from server.db import writing
 from server.rollouts import deploy, evaluation
-from server.tables import Assignment, Device, DeviceModel
+from server.tables import Assignment, Device, DeviceModel, Rollout
 from shared.wire import Capabilities
 
 HALF = [{"percent": 50, "soak_seconds": 60}, {"percent": 100, "soak_seconds": 0}]
@@ -103,3 +103,18 @@ def test_who_comes_to_match_by_its_failures_joins(yard):
     fixed = yard.roll_out(3, filter="failures=ge=1")
     yard.fail(device)
     assert yard.states(fixed) == {device: "idle"}
+
+
+def test_years_of_rollouts_to_one_group_are_one_condition(yard):
+    """SQLite bears no more than 1,000 conditions, and a report must not look at each of them."""
+    first = yard.roll_out(filter="attr.site==north")
+    ended = {"state": "finished", "model_id": 1, "version_id": 2, "filter": "attr.site==south"}
+    with writing(yard.engine) as session:
+        session.add_all(
+            Rollout(**ended, started_at=yard.at, finished_at=yard.at) for _ in range(1200)
+        )
+    queries: list[str] = []
+    event.listen(yard.engine, "before_cursor_execute", lambda *told: queries.append(told[2]))
+    device = yard.enrol(site="north")
+    assert yard.states(first) == {device: "idle"}
+    assert len(queries) < 60
