@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from server.settings import Settings
 from server.storage.base import BlobStore
 from server.storage.local import LocalStore
+from server.storage.spool import disk_errors
 from shared.errors import BadConfig
 
 
@@ -54,4 +55,6 @@ def open_store(settings: Settings, cached: bool = True) -> BlobStore:
     if settings.blobs and scheme not in STORES.keys() - {""}:
         known = ", ".join(f"{name}://" for name in STORES if name)
         raise BadConfig("invalid", f"WEFT_BLOBS: must be empty or begin with {known}")
+    with disk_errors():  # weights are nobody else's business, and `weft doctor` says so
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return STORES[scheme](settings, settings.blobs_cache_bytes if cached else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections import namedtuple
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from server.errors import BlobError
-from server.storage import spool
+from server.settings import Settings
+from server.storage import open_store, spool
 from server.storage.local import LocalStore
 from server.tables import now
 from shared.errors import NoSpace
@@ -86,3 +88,9 @@ class TestLocalStore(StoreTests):
             incoming.write(DATA)
             incoming.keep()
         assert calls == [(False, False), (True, True), (True, True)]
+
+
+def test_a_new_data_folder_is_its_owners_alone(tmp_path):
+    folder = tmp_path / "new"
+    open_store(Settings(data_dir=folder))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
