@@ -198,12 +198,13 @@ def show_history(client: Client) -> None:
             event["at"][11:19], str(event["rollout_id"]), event["kind"], _about(event["data"])
         )
     tell_devices()
-    Console(highlight=False, width=120).print(table)
+    Console(highlight=False, width=100).print(table)
 
 
 def _about(data: dict[str, Any]) -> str:
     """The short facts of an event, and the reason in words."""
-    facts = [f"{name} {value}" for name, value in data.items() if isinstance(value, int | str)]
+    counted = data | {"phase": data["phase"] + 1} if "phase" in data else data
+    facts = [f"{name} {value}" for name, value in counted.items() if isinstance(value, int | str)]
     reason = data.get("reason") or {}
     return ", ".join([*facts, *([reason["message"]] if "message" in reason else [])])
 
