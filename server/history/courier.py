@@ -225,9 +225,13 @@ def _put_off(session: Session, delivery: Delivery) -> None:
 
 
 def _wake(session: Session, webhook_id: int) -> None:
-    """The receiver is there again: what waits for it need not wait any longer."""
+    """The receiver is there again: what was put off untried need not wait any longer.
+
+    What it was sent and has refused keeps its own delay.
+    """
     waiting = (Delivery.webhook_id == webhook_id) & (Delivery.state == "pending")
-    session.execute(update(Delivery).where(waiting, Delivery.due_at > now()).values(due_at=now()))
+    untried = waiting & (Delivery.attempts == 0) & (Delivery.due_at > now())
+    session.execute(update(Delivery).where(untried).values(due_at=now()))
 
 
 @functools.cache

@@ -167,6 +167,21 @@ def test_where_nobody_answers_one_delivery_asks_for_all(engine: Engine) -> None:
         assert all(row.due_at <= now() for row in others)
 
 
+def test_what_a_receiver_refuses_waits_though_it_takes_all_else(engine: Engine) -> None:
+    """Else each event that it takes would bring the refused one at once, without end."""
+    with writing(engine) as session:
+        session.add(Webhook(url="http://127.0.0.1:1/", secret=SECRET))
+        session.flush()
+        session.add_all(Delivery(webhook_id=1, event_id=n, body="{}") for n in (1, 2, 3))
+    with writing(engine) as session:
+        settle(session, 1, Outcome(500, "the receiver refused it"))
+        wait = session.get_one(Delivery, 1).due_at
+        settle(session, 2, Outcome(204))
+    with reading(engine) as session:
+        assert session.get_one(Delivery, 1).due_at == wait > now()
+        assert session.get_one(Delivery, 3).due_at <= now()
+
+
 def test_paused_it_is_sent_nothing_and_loses_nothing(site: Any, receiver: Receiver) -> None:
     create(site, receiver)
     assert call(site, "PATCH", "/1", json={"state": "paused"})["state"] == "paused"
