@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from importlib.metadata import version
 from typing import Protocol, TypeVar
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
@@ -97,9 +98,20 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     describe.install(app)
     add_poll_route(app)
-    for router in (registry, publish, rollouts, devices, groups, history, device_plane, service):
-        app.include_router(router)
+    app.router.routes.extend(_routes().routes)
     return app
+
+
+@cache
+def _routes() -> APIRouter:
+    """All routes but the polls', which several apps in one process share.
+
+    Of an app that includes them itself, FastAPI works them all out anew at its first request.
+    """
+    shared = APIRouter(responses=problems.answers(*describe.ANYWHERE), redirect_slashes=False)
+    for router in (registry, publish, rollouts, devices, groups, history, device_plane, service):
+        shared.include_router(router)
+    return shared
 
 
 @asynccontextmanager
