@@ -23,11 +23,13 @@ from server.db import BATCH_ROWS, reading, writing
 from server.duties import Duty
 from server.rollouts import windows
 from server.rollouts.admission import choose, choose_again
+from server.rollouts.giving_back import to_give_back
 from server.rollouts.overdue import find_overdue
 from server.rollouts.steps import (
     AnyStep,
     Chosen,
     Close,
+    GiveBack,
     MarkOverdue,
     Outrun,
     Reopen,
@@ -117,8 +119,10 @@ def decide(session: Session, view: View, at: datetime) -> AnyStep:
     if rollout.state == "ready":
         return Wait()
     if rollout.state == "aborted":
-        is_open = select(_open(rollout).exists())
-        return Close() if session.scalar(is_open) else _wait(view, None)
+        if session.scalar(select(_open(rollout).exists())):
+            return Close()
+        has_taken = select(to_give_back(session, rollout).exists())
+        return GiveBack() if session.scalar(has_taken) else _wait(view, None)
     if find_overdue(session, rollout, at):
         return MarkOverdue()
     if rollout.state == "paused":
@@ -170,6 +174,8 @@ def _choose(session: Session, view: View, step: AnyStep, at: datetime, most: int
         return find_overdue(session, rollout, at)
     if isinstance(step, Close):
         return list(session.scalars(_open(rollout).limit(most)))
+    if isinstance(step, GiveBack):
+        return list(session.scalars(to_give_back(session, rollout).limit(most)))
     return []
 
 

@@ -11,6 +11,7 @@ from server.errors import BadDevice
 from server.history.events import ids_of, record
 from server.rollouts.admission import bump
 from server.rollouts.evaluation import settle
+from server.rollouts.giving_back import keep
 from server.rollouts.returning import bring_back
 from server.rollouts.states import FINAL, may_follow, state_after
 from server.tables import Assignment, Device, Rollout, Version, now
@@ -34,6 +35,9 @@ def take_assignment_report(session: Session, device_id: str, report: Report) -> 
         record(session, "assignment.late_report", _told(report), **ids_of(assignment, rollout))
         # A newer rollout may have closed the matter while the device was still busy with this one.
         bring_back(session, device_id, report.model, report.weights_digest, assignment.id)
+        if state == "committed" and rollout.state == "aborted":
+            bump(session, [device_id])
+            settle(session, keep(session, assignment, target, now()))
         return
     assignment.state, assignment.error = state, _error(report, state)
     record(session, f"assignment.{state}", _told(report), **ids_of(assignment, rollout))

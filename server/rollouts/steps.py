@@ -18,6 +18,7 @@ from server.history.events import record, record_each
 from server.rollouts import membership
 from server.rollouts.admission import admit, admit_again, bump, rows_changed
 from server.rollouts.among import among
+from server.rollouts.giving_back import give_back
 from server.rollouts.overdue import mark_overdue
 from server.rollouts.strategies.base import (
     Abort,
@@ -49,7 +50,12 @@ class Close:
     """The rollout was aborted: what is open is taken back."""
 
 
-AnyStep: TypeAlias = Step | MarkOverdue | Reopen | Close
+@dataclass(frozen=True)
+class GiveBack:
+    """The rollout was aborted: what it took over from older ones is theirs again."""
+
+
+AnyStep: TypeAlias = Step | MarkOverdue | Reopen | Close | GiveBack
 #: Ids of devices that are admitted, of assignments that are overdue or closed.
 Chosen: TypeAlias = Sequence[Any]
 
@@ -73,6 +79,8 @@ def carry_out(session: Session, view: View, step: AnyStep, chosen: Chosen, at: d
         mark_overdue(session, rollout, chosen, at)
     elif isinstance(step, Close):
         _close(session, chosen, at)
+    elif isinstance(step, GiveBack):
+        mark_due(session, give_back(session, rollout, list(chosen)), at)
     else:
         _tell(session, view, step)
         if isinstance(step, Abort):
