@@ -70,10 +70,20 @@ def abort_rollout(session: Session, rollout: Rollout) -> None:
     """Take back what has not ended, for good. Raises BadRollout `not_active`."""
     if rollout.state in ("finished", "aborted"):
         raise BadRollout("not_active", f"rollout {rollout.id} is {rollout.state}")
+    _abort(session, rollout, "operator", "an operator has aborted it")
+
+
+def withdraw_rollout(session: Session, rollout: Rollout) -> None:
+    """Abort a rollout that is rolled back, also a finished one: nobody joins it any more."""
+    if rollout.state != "aborted":
+        _abort(session, rollout, "rolled_back", "an operator has rolled it back")
+
+
+def _abort(session: Session, rollout: Rollout, code: str, message: str) -> None:
     was_started = rollout.state != "ready"
     _change(rollout, "aborted")
     rollout.finished_at = now()
-    rollout.reason = {"code": "operator", "message": "an operator has aborted it"}
+    rollout.reason = {"code": code, "message": message}
     record(session, "rollout.aborted", {"reason": rollout.reason}, **about(rollout))
     if was_started:
         let_others_take(session, rollout, now())

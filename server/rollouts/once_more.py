@@ -11,7 +11,7 @@ from server.errors import BadRollout
 from server.history.events import record
 from server.registry.versions import find_version
 from server.rollouts.admission import rows_changed
-from server.rollouts.deploy import abort_rollout, create_rollout
+from server.rollouts.deploy import create_rollout, withdraw_rollout
 from server.rollouts.evaluation import settle
 from server.rollouts.states import RETRIABLE
 from server.rollouts.steps import about
@@ -84,8 +84,7 @@ def roll_back(session: Session, rollout: Rollout, number: int | None) -> Rollout
     )
     if version.id == rollout.version_id:
         raise BadRollout("wrong_version", "that is the version to be taken back")
-    if rollout.state in ("active", "paused"):
-        abort_rollout(session, rollout)
+    withdraw_rollout(session, rollout)
     back = Rollout(
         model_id=model.id,
         version_id=version.id,

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, update
 
 from server.db import writing
-from server.rollouts import deploy, evaluation
+from server.rollouts import deploy, evaluation, once_more
 from server.tables import Assignment, Device, DeviceModel, Rollout
 from shared.wire import Capabilities
 
@@ -103,6 +103,18 @@ def test_who_comes_to_match_by_its_failures_joins(yard):
     fixed = yard.roll_out(3, filter="failures=ge=1")
     yard.fail(device)
     assert yard.states(fixed) == {device: "idle"}
+
+
+def test_nobody_joins_what_was_rolled_back_after_its_end(yard):
+    bad = yard.roll_out()
+    yard.succeed(yard.enrol())
+    assert yard.rollout(bad).state == "finished"
+    with writing(yard.engine) as session:
+        once_more.roll_back(session, deploy.find_rollout(session, bad), None)
+    late = yard.enrol()
+    assert late not in yard.states(bad)
+    assert yard.poll(late).desired.models == []
+    assert yard.rollout(bad).reason["code"] == "rolled_back"
 
 
 def test_years_of_rollouts_to_one_group_are_one_condition(yard):
