@@ -74,7 +74,9 @@ def find_delivery(session: Session, webhook_id: int, delivery_id: int) -> Delive
     find_webhook(session, webhook_id)
     found = session.get(Delivery, delivery_id)
     if found is None or found.webhook_id != webhook_id:
-        raise BadWebhook("delivery_not_found", f"webhook {webhook_id} has no delivery {delivery_id}")
+        raise BadWebhook(
+            "delivery_not_found", f"webhook {webhook_id} has no delivery {delivery_id}"
+        )
     return found
 
 
