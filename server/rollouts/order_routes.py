@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from fastapi import APIRouter, Response
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from server.api.context import EngineDep
 from server.api.idempotency import OnceDep
@@ -14,6 +19,7 @@ from server.rollouts.answers import RolloutOut
 from server.rollouts.paths import RolloutPath
 from server.rollouts.schemas import RetryIn, RollBackIn
 from server.rollouts.showing import describe_rollout
+from server.tables import Rollout
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], dependencies=[Operator])
 
@@ -21,31 +27,31 @@ ALL, BEFORE = RetryIn(), RollBackIn()
 REFUSED = answers("rollout.not_found", "rollout.not_active", "rollout.wrong_state")
 
 
+def _order(
+    engine: Engine, rollout_id: int, what: Callable[[Session, Rollout], object]
+) -> RolloutOut:
+    with writing(engine) as session:
+        rollout = deploy.find_rollout(session, rollout_id)
+        what(session, rollout)
+        return describe_rollout(session, rollout)
+
+
 @router.post("/{rollout_id}/start", summary="Start a rollout", responses=REFUSED)
 def post_start(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
     """Begin a rollout that is `ready`."""
-    with writing(engine) as session:
-        rollout = deploy.find_rollout(session, rollout_id)
-        deploy.start_rollout(session, rollout)
-        return describe_rollout(session, rollout)
+    return _order(engine, rollout_id, deploy.start_rollout)
 
 
 @router.post("/{rollout_id}/pause", summary="Pause a rollout", responses=REFUSED)
 def post_pause(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
     """Admit no more devices and make no more offers; what was offered goes on."""
-    with writing(engine) as session:
-        rollout = deploy.find_rollout(session, rollout_id)
-        deploy.pause_rollout(session, rollout)
-        return describe_rollout(session, rollout)
+    return _order(engine, rollout_id, deploy.pause_rollout)
 
 
 @router.post("/{rollout_id}/resume", summary="Resume a rollout", responses=REFUSED)
 def post_resume(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
     """Go on with a rollout that was paused."""
-    with writing(engine) as session:
-        rollout = deploy.find_rollout(session, rollout_id)
-        deploy.resume_rollout(session, rollout)
-        return describe_rollout(session, rollout)
+    return _order(engine, rollout_id, deploy.resume_rollout)
 
 
 @router.post(
@@ -55,10 +61,7 @@ def post_resume(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
 )
 def post_abort(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
     """Take back what has not ended, for good; devices that have committed keep the new weights."""
-    with writing(engine) as session:
-        rollout = deploy.find_rollout(session, rollout_id)
-        deploy.abort_rollout(session, rollout)
-        return describe_rollout(session, rollout)
+    return _order(engine, rollout_id, deploy.abort_rollout)
 
 
 @router.post(
@@ -70,10 +73,7 @@ def post_abort(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
 )  # fmt: skip
 def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn = ALL) -> RolloutOut:
     """Reopen devices that failed, rolled back or timed out; they wait for their turn."""
-    with writing(engine) as session:
-        rollout = deploy.find_rollout(session, rollout_id)
-        once_more.retry(session, rollout, body.device_id)
-        return describe_rollout(session, rollout)
+    return _order(engine, rollout_id, partial(once_more.retry, device_id=body.device_id))
 
 
 @router.post(
@@ -93,7 +93,7 @@ def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn = ALL) 
 def post_roll_back(
     rollout_id: RolloutPath, engine: EngineDep, once: OnceDep, body: RollBackIn = BEFORE
 ) -> Response:
-    """Abort the rollout if it still runs, and start one that leads its devices back.
+    """Abort the rollout, also a finished one, and start one that leads its devices back.
 
     It is for the devices that hold the version, or may be on the way to it; all at once, without
     abort rules. The answer is the new rollout.
