@@ -37,7 +37,8 @@ from server.rollouts.steps import (
     mark_due,
 )
 from server.rollouts.strategies import STRATEGIES
-from server.rollouts.strategies.base import Admit, AdmitAgain, Reason, Wait
+from server.rollouts.strategies.base import Abort, Admit, AdmitAgain, Reason, Wait
+from server.rollouts.strategies.staged import broken_rule
 from server.rollouts.view import View, look, plan_of
 from server.tables import Assignment, DeviceModel, Model, Rollout, now
 
@@ -127,7 +128,10 @@ def decide(session: Session, view: View, at: datetime) -> AnyStep:
         return MarkOverdue()
     if rollout.state == "paused":
         return _wait(view, view.next_deadline)
-    if view.bad_filter is not None:  # an operator must see to it
+    if view.bad_filter is not None:  # an operator must see to it; the rules hold meanwhile
+        broken = broken_rule(plan_of(rollout), view.snapshot)
+        if broken is not None and rollout.state == "active":
+            return Abort(broken)
         reason = Reason(view.bad_filter.code, view.bad_filter.message)
         return Wait(reason, at + timedelta(seconds=AGAIN_SECONDS))
     if rollout.state == "finished":

@@ -9,7 +9,7 @@ from sqlalchemy import event, update
 
 from server.db import writing
 from server.rollouts import deploy, evaluation, once_more
-from server.tables import Assignment, Device, DeviceModel, Rollout
+from server.tables import Assignment, Device, DeviceModel, Group, Rollout
 from shared.wire import Capabilities
 
 HALF = [{"percent": 50, "soak_seconds": 60}, {"percent": 100, "soak_seconds": 0}]
@@ -115,6 +115,21 @@ def test_nobody_joins_what_was_rolled_back_after_its_end(yard):
     assert late not in yard.states(bad)
     assert yard.poll(late).desired.models == []
     assert yard.rollout(bad).reason["code"] == "rolled_back"
+
+
+def test_rules_hold_though_nobody_can_be_said_to_match(yard):
+    for _ in range(4):
+        yard.enrol(site="north")
+    with writing(yard.engine) as session:
+        session.add(Group(name="g", filter="attr.site==north"))
+    rules = [{"kind": "failed", "percent": 20, "min_count": 2}]
+    rollout = yard.roll_out(filter="group==g", phases=HALF, abort_rules=rules)
+    with writing(yard.engine) as session:
+        session.delete(session.get_one(Group, 1))
+    for device in yard.states(rollout):
+        yard.fail(device)
+    assert yard.rollout(rollout).reason["code"] == "too_many_failed"
+    assert yard.rollout(rollout).state == "aborted"
 
 
 def test_years_of_rollouts_to_one_group_are_one_condition(yard):
