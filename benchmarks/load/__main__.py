@@ -24,7 +24,6 @@ from benchmarks.load.databases import KINDS, Databases, Site, databases
 from benchmarks.load.machine import machine
 from benchmarks.load.scenario import FULL, QUICK, Scale, beside_refinement, polls, rollout
 from benchmarks.load.serving import serving
-from benchmarks.load.verdicts import verdicts
 from server.tables import Json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "load"
@@ -123,7 +122,6 @@ def main() -> None:
         measure(kind, scale, records)
     text = report.page(folder)
     print(text)
-    print(verdicts(folder))
     if not (given.quick or given.only):
         PAGE.write_text(text)
         report.plot(folder, PAGE.with_suffix(".png"))

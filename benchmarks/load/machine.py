@@ -33,7 +33,7 @@ def machine() -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "postgresql": subprocess.check_output(postgres, text=True).split()[-1],
+        "postgresql": subprocess.check_output(postgres, text=True).split()[2],
         **{name: version(name) for name in PACKAGES},
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.load.databases import KINDS
+from benchmarks.load.verdicts import verdicts
 from server.tables import Json
 
 MIB = 1 << 20
@@ -38,6 +39,7 @@ def page(folder: Path) -> str:
         _polls(runs),
         _beside(runs),
         _rollouts(runs, fleets),
+        _targets(runs),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -59,6 +61,11 @@ def _machine(machine: Json) -> str:
         f"Made by `{machine['command']}` at {machine['measured_at']} on {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory']}, Linux {machine['kernel']}; {versions}."
     )
+
+
+def _targets(runs: Runs) -> str:
+    lines = [line for kind, found in runs.items() for line in verdicts(NAMES[kind], found)]
+    return "\n".join(["## Targets", "", *lines])
 
 
 def _polls(runs: Runs) -> str:
@@ -171,8 +178,8 @@ def plot(folder: Path, path: Path) -> None:
             axis.plot([place] * len(found[part]), [p99(r) * 1000 for r in found[part]], "o")
         axis.set_xticks(range(len(columns)), [name for name, _, _ in columns])
         axis.set_title(NAMES[kind])
-        axis.set_ylim(bottom=0)
-    axes[0].set_ylabel("p99 of idle polls, ms")
+        axis.set_yscale("log")
+    axes[0].set_ylabel("p99 of idle polls, ms (log)")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

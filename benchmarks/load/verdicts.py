@@ -1,41 +1,39 @@
-"""What was measured beside what is wanted, a line for each."""
+"""What was measured beside what is wanted, a line for each target."""
 
 from __future__ import annotations
 
-import json
 import statistics
-from pathlib import Path
 
-from benchmarks.load.databases import KINDS
 from server.tables import Json
 
+#: Least throughput of idle polls, as a share of that of an empty route.
+LEAST_SHARE = 0.5
 #: Most that p99 may grow while other work goes on, as a factor.
 MOST_GROWTH = 2.0
-#: What "a few seconds" is taken to mean, until all devices of the rollout are admitted.
-MOST_SECONDS = 5.0
 
 
-def verdicts(folder: Path) -> str:
-    """One line for each target of each database of which there are records; medians of the runs."""
-    lines = []
-    for kind in KINDS:
-        for part, name in (("refining", "refining"), ("rollout", "creating")):
-            runs = _runs(folder, kind, part)
-            growth = [run[name]["p99"] / run["calm"]["p99"] for run in runs]
-            lines += _line(f"{kind}: p99 of polls, {name} / calm", growth, MOST_GROWTH)
-        seconds = [run["seconds"] for run in _runs(folder, kind, "rollout")]
-        lines += _line(f"{kind}: seconds until all are admitted", seconds, MOST_SECONDS)
-    return "\n".join(lines)
+def verdicts(name: str, runs: dict[str, list[Json]]) -> list[str]:
+    """One line for each target of the database `name`; medians of its runs."""
+    share = [r["poll"]["per_second"] / r["empty"]["per_second"] for r in runs["polls"]]
+    refining = [r["refining"]["p99"] / r["calm"]["p99"] for r in runs["refining"]]
+    creating = [r["creating"]["p99"] / r["calm"]["p99"] for r in runs["rollout"]]
+    met = _middle(share) >= LEAST_SHARE
+    return [
+        _line(met, f"{name}: throughput of polls / empty", share, f"at least {LEAST_SHARE:g}"),
+        _growth(f"{name}: p99 of polls beside a refinement / calm", refining),
+        _growth(f"{name}: p99 of polls beside the rollout's creation / calm", creating),
+    ]
 
 
-def _runs(folder: Path, kind: str, part: str) -> list[Json]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-{part}-*"))]
+def _growth(what: str, values: list[float]) -> str:
+    return _line(_middle(values) <= MOST_GROWTH, what, values, f"at most {MOST_GROWTH:g}")
 
 
-def _line(what: str, values: list[float], most: float) -> list[str]:
-    if not values:
-        return []
-    middle = statistics.median(values)
-    word = "met" if middle <= most else "MISSED"
+def _middle(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def _line(met: bool, what: str, values: list[float], wanted: str) -> str:
     ends = f"{min(values):.2f} to {max(values):.2f}"
-    return [f"{word:7}{what}: {middle:.2f} ({ends}), wanted at most {most:g}"]
+    word = "met" if met else "**missed**"
+    return f"- {word}: {what}: {_middle(values):.2f} ({ends}), wanted {wanted}"

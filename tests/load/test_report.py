@@ -53,6 +53,18 @@ def test_the_page_has_medians_and_spreads(records):
     assert "110,000 enrolled devices" in text
 
 
+def test_the_page_says_which_targets_were_met(records):
+    told = report.page(records).partition("## Targets")[2]
+    assert "- met: SQLite: throughput of polls / empty: 1.13 (1.12 to 1.13)" in told
+    assert "- met: PostgreSQL: p99 of polls beside the rollout's creation / calm: 1.75" in told
+    for run in range(3):
+        path = records / f"sqlite-refining-{run}.json"
+        slow = json.loads(path.read_text())
+        slow["refining"]["p99"] = slow["calm"]["p99"] * 2.5
+        path.write_text(json.dumps(slow))
+    assert "- **missed**: SQLite: p99 of polls beside a refinement" in report.page(records)
+
+
 def test_a_run_that_was_interrupted_goes_on_from_its_records(records):
     again = Records(records, runs=3, resume=True)
     assert again.keep("sqlite-fleet", lambda: pytest.fail("measured again"))["devices"] == 110_000
