@@ -19,6 +19,8 @@ from server.tables import Event, Refinement
 pytestmark = pytest.mark.postgres("SQLite serves one process")
 
 LOST_AFTER = "4"
+#: Else tests that run beside this one starve the training.
+NICE = "0"
 EPOCHS = 60
 
 
@@ -54,7 +56,9 @@ def queued(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_worker_that_is_killed_is_followed_by_another(
     queued: Any, start: Any, wait_for: Any, engine: Engine, tmp_path: Path
 ) -> None:
-    workers = [start("worker", WEFT_JOBS_LOST_AFTER=LOST_AFTER) for _ in range(2)]
+    workers = [
+        start("worker", WEFT_JOBS_LOST_AFTER=LOST_AFTER, WEFT_JOBS_NICE=NICE) for _ in range(2)
+    ]
     by_name = {worker.said["worker"]: worker for worker in workers}
 
     def shown() -> Any:
