@@ -11,6 +11,9 @@ checks, in order:
        one starts from, and the last one the version's weights.
 
 Signatures will be checked here, before 1: who says that the result digest is a released version.
+
+The agent knows promises and obtains bytes; packages are opened by its child (`edge_agent.heavy`).
+So neither what downloads nor what parses packages is imported until it is needed.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent import files
-from edge_agent.api import DeviceApi
-from edge_agent.download import download, received
 from edge_agent.errors import TrustError
-from shared.package import PackageReader
 from shared.wire import DesiredModel, PackageOffer
+
+if TYPE_CHECKING:
+    from edge_agent.api import DeviceApi
+    from shared.package import PackageReader
 
 _READ_BYTES = 1 << 20
 
@@ -62,6 +67,8 @@ def obtain(api: DeviceApi, offer: PackageOffer, path: Path, wait: Callable[[floa
     Other bytes are removed: resuming from them would never end well. Raises TrustError and
     whatever `download` raises.
     """
+    from edge_agent.download import download  # not in the child, which needs no HTTP
+
     download(api, offer, path, wait)
     try:
         _check_bytes(path, offer)
@@ -76,6 +83,8 @@ def admit(path: Path, promise: Promise) -> Iterator[Admitted]:
 
     Raises TrustError, BadPackage.
     """
+    from shared.package import PackageReader
+
     _check_bytes(path, promise.offer)
     # 3. The header.
     with PackageReader(path, max_bytes=promise.offer.size) as package:
@@ -86,13 +95,15 @@ def admit(path: Path, promise: Promise) -> Iterator[Admitted]:
 @contextlib.contextmanager
 def admit_local(path: Path, max_bytes: int) -> Iterator[Admitted]:
     """Open a package that an operator gives by hand, without an offer to hold it against."""
+    from shared.package import PackageReader
+
     with PackageReader(path, max_bytes=max_bytes) as package:
         yield Admitted(package)
 
 
 def _check_bytes(path: Path, offer: PackageOffer) -> None:
     # 1. The length.
-    size = received(path)
+    size = path.stat().st_size if path.exists() else 0
     if size != offer.size:
         raise TrustError("wrong_length", f"the package has {size} bytes, offered {offer.size}")
     # 2. The SHA-256.

@@ -1,0 +1,69 @@
+"""What needs numpy, kept out of the process that runs for months.
+
+The agent polls, waits and keeps journals in a process that never imports numpy. Whatever looks
+into weights or packages is a task of `Heavy`:
+
+* `Child` does it in a process of its own that ends with the answer, so that its memory is given
+  back, and a crash or a kill of it is one error of ours (`agent.worker_died`);
+* `Inline` does it in this process: for the commands that end anyway, and for tests that record
+  what is done to the disk.
+
+Both raise the same errors and do the same to the disk; a contract test holds them to it. A task
+may be interrupted at any instruction and asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from shared.errors import WeftError
+
+if TYPE_CHECKING:
+    from edge_agent.trust import Promise
+
+
+@dataclass(frozen=True)
+class About:
+    """What can be decoded here, and why nothing can, if this machine is at fault."""
+
+    formats: list[int]
+    methods: dict[str, int]
+    coders: list[str]
+    dtypes: list[str]
+    fault: WeftError | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What packages say before anything is made. `sizes`: bytes of the weights that each gives."""
+
+    sizes: list[int]
+
+
+class Heavy(Protocol):
+    """The tasks. Each but `begin` may take seconds; paths are files on this machine."""
+
+    def begin(self) -> None:
+        """Set `about` going beside whatever is done next, where that is possible."""
+
+    def about(self) -> About:
+        """What this machine can decode, found by doing it; raises nothing of ours."""
+
+    def digest(self, path: Path) -> str | None:
+        """The weights digest of a file, read from the disk; None where it is no weights file."""
+
+    def inspect(self, packages: Sequence[tuple[Path, Promise]], base: Path | None) -> Inspection:
+        """Look at packages that are applied one after the other, the first to `base`.
+
+        Raises TrustError, BadPackage, BadWeights.
+        """
+
+    def apply(self, package: Path, promise: Promise, base: Path | None, output: Path) -> str:
+        """Make `output` of `base`; returns its weights digest, which is the one promised.
+
+        Raises TrustError, BadPackage, BadWeights, NoSpace, BadResult and WrongWeights; after any
+        of them `output` is as it was.
+        """

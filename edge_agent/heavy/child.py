@@ -1,0 +1,180 @@
+"""The tasks, each in a process of its own.
+
+The child reads one task from its standard input, answers on its standard output and ends; its logs
+go where the agent's go. It lives no longer than the agent: its input stays open while the agent
+lives, and it ends itself when that closes. SIGTERM and SIGINT are blocked in it, because a service
+manager or a terminal sends them to both, and it is the agent that decides what ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.errors import AgentError
+from edge_agent.heavy import About, Inspection
+from edge_agent.heavy.messages import MAX_ANSWER_BYTES, pack_promise, unpack_error
+from shared.errors import WeftError
+
+if TYPE_CHECKING:
+    from edge_agent.trust import Promise
+
+#: How often the agent says that it lives while it waits for a child.
+BEAT_SECONDS = 1.0
+#: A child that takes longer hangs.
+MAX_SECONDS = 3600.0
+#: The child finds the very modules that run here, wherever it is started.
+_START = (
+    "import sys; sys.path[:] = sys.argv[1:]; from edge_agent.heavy.__main__ import main; main()"
+)
+#: The cores are for the device's own work; and each thread of a BLAS takes memory.
+_ONE_CORE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_READ_BYTES = 1 << 16
+_log = logging.getLogger(__name__)
+
+
+class Child:
+    """See `Heavy`. `beat` is called at least every BEAT_SECONDS while a task is waited for."""
+
+    def __init__(self, beat: Callable[[], None] = lambda: None) -> None:
+        self._beat = beat
+        self._early: _Process | None = None
+        self._about: About | None = None
+
+    def begin(self) -> None:
+        """See `Heavy`."""
+        if self._early is None and self._about is None:
+            self._early = _Process("about", {})
+
+    def about(self) -> About:
+        """See `Heavy`; asked once only, unless the child died of it."""
+        if self._about is not None:
+            return self._about
+        process, self._early = self._early, None
+        try:
+            told = self._answer(process or _Process("about", {}))
+        except WeftError as error:
+            _log.error("%s", error)
+            return About([], {}, [], [], error)
+        fault = unpack_error(told.pop("fault")) if told["fault"] else None
+        self._about = About(**told | {"fault": fault})
+        return self._about
+
+    def digest(self, path: Path) -> str | None:
+        """See `Heavy`."""
+        found: str | None = self._do("digest", path=str(path))
+        return found
+
+    def inspect(self, packages: Sequence[tuple[Path, Promise]], base: Path | None) -> Inspection:
+        """See `Heavy`."""
+        told = [[str(path), pack_promise(promise)] for path, promise in packages]
+        return Inspection(**self._do("inspect", packages=told, base=_text(base)))
+
+    def apply(self, package: Path, promise: Promise, base: Path | None, output: Path) -> str:
+        """See `Heavy`."""
+        made: str = self._do(
+            "apply",
+            package=str(package),
+            promise=pack_promise(promise),
+            base=_text(base),
+            output=str(output),
+        )
+        return made
+
+    def _do(self, task: str, **arguments: Any) -> Any:
+        return self._answer(_Process(task, arguments))
+
+    def _answer(self, process: _Process) -> Any:
+        """What the child says; it is gone afterwards, whatever happens."""
+        try:
+            answer = process.answer(self._beat)
+            if "error" in answer:
+                raise unpack_error(answer["error"])
+            return answer["result"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AgentError("worker_died", f"{process.task}: the answer makes no sense") from error
+        finally:
+            process.end()
+
+
+class _Process:
+    """One child and its one task."""
+
+    def __init__(self, task: str, arguments: dict[str, Any]) -> None:
+        self.task = task
+        level = logging.getLogger().level
+        told = {"task": task, "log_level": level, "arguments": arguments}
+        self._process = _start()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is dead, which `answer` finds out
+            self._process.stdin.write(json.dumps(told).encode() + b"\n")
+
+    def answer(self, beat: Callable[[], None]) -> dict[str, Any]:
+        """Wait for it. Raises AgentError `worker_died`; ValueError where it is not JSON."""
+        deadline = time.monotonic() + MAX_SECONDS
+        said = bytearray()
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        while len(said) <= MAX_ANSWER_BYTES and time.monotonic() < deadline:
+            beat()
+            if not poll.poll(BEAT_SECONDS * 1000):
+                continue
+            piece = os.read(pipe, _READ_BYTES)
+            if not piece:
+                return self._parsed(bytes(said))
+            said += piece
+        raise self._died(f"no answer after {MAX_SECONDS:g} s and {len(said)} bytes")
+
+    def _parsed(self, said: bytes) -> dict[str, Any]:
+        status = self._process.wait()
+        if status < 0:
+            raise self._died(f"killed by {signal.Signals(-status).name}")
+        if status:
+            raise self._died(f"ended with {status}")
+        answer: dict[str, Any] = json.loads(said)
+        return answer
+
+    def _died(self, how: str) -> AgentError:
+        return AgentError("worker_died", f"the process that does `{self.task}`: {how}")
+
+    def end(self) -> None:
+        """Kill it, if it still runs, and bury it."""
+        self._process.kill()
+        with self._process, contextlib.suppress(BrokenPipeError):
+            pass
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """A child that waits for its task, with the signals blocked that are meant for the agent.
+
+    Where one arrives meanwhile, its handler may raise as they are let in again: the child's input
+    is then closed with what is left of it here, and it ends.
+    """
+    command = [sys.executable, "-c", _START, *sys.path]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own module, without a shell
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=_ONE_CORE | os.environ,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
