@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -43,6 +44,70 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 class ModelConfig(BaseModel):
     """One model of the device: `[models.<name>]`."""
+class FileRuntime(BaseModel):
+    """A program that opens `current`: `kind = "file"`. At most one way to tell it of a change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["file"] = "file"
+    notify_pidfile: Path | None = Field(
+        default=None, description="The file with the process id of the program to signal."
+    )
+    notify_signal: str = Field(
+        default="HUP", pattern=r"^[A-Z0-9+]+$", description="The signal, such as `HUP` or `USR1`."
+    )
+    notify_command: list[str] | None = Field(
+        default=None, min_length=1, description="Program and arguments that tell it."
+    )
+    notify_url: str | None = Field(
+        default=None, description="Where to POST to, on this machine: `http://127.0.0.1:...`."
+    )
+    notify_timeout_seconds: float = Field(
+        default=10, gt=0, le=60, description="After this time it could not be told."
+    )
+    holds_copy: bool = Field(
+        default=False,
+        description="The program reads the whole file when it is told, and never maps it.",
+    )
+
+    @field_validator("notify_signal")
+    @classmethod
+    def _known_signal(cls, value: str) -> str:
+        if f"SIG{value}" not in signal.Signals.__members__:
+            raise ValueError("there is no such signal")
+        return value
+
+    @field_validator("notify_url")
+    @classmethod
+    def _on_this_machine(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://localhost")
+        if parts.scheme != "http" or parts.hostname not in _LOOPBACK or parts.username:
+            raise ValueError("must be http:// on this machine: 127.0.0.1, ::1 or localhost")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FileRuntime:
+        ways = (self.notify_pidfile, self.notify_command, self.notify_url)
+        if sum(way is not None for way in ways) > 1:
+            raise ValueError("give one of notify_pidfile, notify_command and notify_url")
+        return self
+
+
+class ProgramRuntime(BaseModel):
+    """A program that takes new weights while it runs, over its Unix socket: `kind = "program"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["program"]
+    socket: Path = Field(description="Where the program listens.")
+    timeout_seconds: float = Field(
+        default=60, gt=0, le=3600, description="After this time the program does not answer."
+    )
+
+
+RuntimeConfig: TypeAlias = Annotated[FileRuntime | ProgramRuntime, Field(discriminator="kind")]
+
+
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,10 +120,43 @@ class ModelConfig(BaseModel):
         description="Program and arguments that judge new weights; exit status 0 accepts them.",
     )
     health_timeout_seconds: float = Field(
-        default=60, gt=0, le=3600, description="After this time the health command has failed."
+        default=60, gt=0, le=3600, description="After this time the health check has failed."
     )
 
 
+    runtime: RuntimeConfig = Field(
+        default_factory=FileRuntime, description="How the program comes to use new weights."
+    )
+
+
+class LinkConfig(BaseModel):
+    """A link that the device may be connected by: `[links.<name>]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interfaces: list[str] = Field(
+        min_length=1, description="Network interfaces that it consists of, such as `wwan*`."
+    )
+    action: Literal["allow", "cap", "defer"] = Field(
+        default="allow",
+        description="`cap`: download no faster than `max_bytes_per_second`; "
+        "`defer`: wait for another link.",
+    )
+    max_bytes_per_second: int | None = Field(
+        default=None, ge=64, description="The speed of downloads by this link, for `cap`."
+    )
+    budget_bytes: int | None = Field(
+        default=None, ge=1, description="Bytes that may go by this link in each period."
+    )
+    budget_seconds: float = Field(
+        default=86400, ge=60, le=31622400, description="Length of a period."
+    )
+
+    @model_validator(mode="after")
+    def _speed_belongs_to_cap(self) -> LinkConfig:
+        if (self.action == "cap") != (self.max_bytes_per_second is not None):
+            raise ValueError('`max_bytes_per_second` and `action = "cap"` belong together')
+        return self
 class Config(BaseModel):
     """All settings."""
 

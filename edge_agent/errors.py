@@ -7,6 +7,8 @@
     ├── AgentError           agent.*      the agent's own state, or an update that it cannot do
     ├── HealthError          health.*     the new weights did not pass the check
     ├── BadResult
+    ├── RuntimeAway          runtime.*    the program that uses the weights does not answer
+    ├── RuntimeRefused       runtime.*    ... or cannot take these weights; nothing has changed
     │   └── WrongWeights                  ... with the digests by which the server finds the tensor
     └── Unreachable
         └── ServerAway                    ... with the time after which it wants to be asked again
@@ -92,3 +94,23 @@ class ServerAway(Unreachable):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__("unreachable", message)
         self.retry_after = retry_after
+        "not_notified": "Correct the `notify_...` settings, or the program that is notified.",
+        "wrong_weights": "The program holds other weights than were installed: see its log.",
+    }
+
+
+class RuntimeAway(OperationError):
+    """The program does not answer. Before the swap the update waits; no attempt is counted."""
+
+    area = "runtime"
+    codes: ClassVar[dict[str, str]] = {
+        "away": "Start the program that uses the weights, or correct its `socket`.",
+    }
+
+
+class RuntimeRefused(OperationError):
+    """The program cannot take these weights, and has changed nothing."""
+
+    area = "runtime"
+    codes: ClassVar[dict[str, str]] = {
+        "refused": "Offer weights that fit the program, or a program that fits them.",

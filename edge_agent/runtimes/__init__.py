@@ -1,0 +1,40 @@
+"""What makes a running program use new weights; the contract is the docstring of `base.py`.
+
+`RUNTIMES` is the one list of what the agent itself can be told to use (`kind` in the table
+`[models.<name>.runtime]`). What a program needs on its own side is in `serving`, `holder` and one
+module for each framework; the agent never imports those.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Final
+
+from edge_agent.config import ModelConfig
+from edge_agent.runtimes.base import Runtime, Verdict, Weights
+
+__all__ = ["RUNTIMES", "Runtime", "Verdict", "Weights", "holds_copy", "open_runtime"]
+
+#: Kind -> `module:class`; imported when asked for.
+RUNTIMES: Final = {
+    "file": "edge_agent.runtimes.file:File",
+    "program": "edge_agent.runtimes.program:Program",
+}
+
+
+def open_runtime(model: str, config: ModelConfig, beat: Callable[[], None]) -> Runtime:
+    """The runtime of a model as it is configured; `beat` is called often while it waits."""
+    runtime: Runtime = _class(config.runtime.kind)(model, config, beat)
+    return runtime
+
+
+def holds_copy(config: ModelConfig) -> bool:
+    """Whether the program keeps running while its weights file is rewritten in place."""
+    return bool(_class(config.runtime.kind).holds_copy_of(config))
+
+
+def _class(kind: str) -> type:
+    module, _, name = RUNTIMES[kind].partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
