@@ -74,8 +74,8 @@ class HealthError(OperationError):
 
     area = "health"
     codes: ClassVar[dict[str, str]] = {
-        "failed": "Look at the output of the health command; the old weights are in use.",
-        "timed_out": "Raise `health_timeout_seconds`, or make the health command faster.",
+        "failed": "Look at what the check said; the old weights are in use.",
+        "timed_out": "Raise `health_timeout_seconds`, or make the check faster.",
         "not_started": "Correct `health_command`: it cannot be started.",
     }
 
