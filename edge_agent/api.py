@@ -113,10 +113,14 @@ class DeviceApi:
             pass
 
     @contextlib.contextmanager
-    def package(self, url: str, offset: int, etag: str) -> Iterator[httpx.Response]:
-        """The answer to a request for the package from `offset` on, its body unread."""
-        part, condition = (f"bytes={offset}-", etag) if offset else (None, None)
-        with self._request("GET", url, range=part, if_range=condition) as response:
+    def package(
+        self, url: str, etag: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[httpx.Response]:
+        """The answer to a request for the package from `start` up to `stop`, its body unread."""
+        last = "" if stop is None else stop - 1
+        whole = start == 0 and stop is None
+        asked, condition = (None, None) if whole else (f"bytes={start}-{last}", etag)
+        with self._request("GET", url, range=asked, if_range=condition) as response:
             yield response
 
     @contextlib.contextmanager

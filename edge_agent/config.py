@@ -38,7 +38,7 @@ PREFIX = "WEFT_AGENT_"
 #: Names the file itself, hence not a setting.
 PATH_VARIABLE = PREFIX + "CONFIG"
 #: Settings that are tables.
-TABLES = frozenset({"models", "attributes"})
+TABLES = frozenset({"models", "attributes", "links"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -122,8 +122,6 @@ RuntimeConfig: TypeAlias = Annotated[FileRuntime | ProgramRuntime, Field(discrim
     health_timeout_seconds: float = Field(
         default=60, gt=0, le=3600, description="After this time the health check has failed."
     )
-
-
     runtime: RuntimeConfig = Field(
         default_factory=FileRuntime, description="How the program comes to use new weights."
     )
@@ -157,6 +155,8 @@ class LinkConfig(BaseModel):
         if (self.action == "cap") != (self.max_bytes_per_second is not None):
             raise ValueError('`max_bytes_per_second` and `action = "cap"` belong together')
         return self
+
+
 class Config(BaseModel):
     """All settings."""
 
@@ -198,6 +198,12 @@ class Config(BaseModel):
     )
     max_package_bytes: int = Field(
         default=1 << 30, ge=1, description="Larger packages, or chains, are refused unseen."
+    )
+    max_bytes_per_second: int | None = Field(
+        default=None, ge=64, description="The speed of downloads, by whatever link."
+    )
+    links: dict[str, LinkConfig] = Field(
+        default_factory=dict, description="What may be done by which link; the first one counts."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What is written to standard error."

@@ -1,26 +1,29 @@
 """Downloading a package into a file that grows, across interruptions and restarts.
 
 A package's ETag is its SHA-256, so what is needed to resume is known from the offer and from the
-length of the file. Nothing here is trusted: see `edge_agent.trust`.
+length of the file. One call is one slice: it asks for what the link allows now, writes what comes,
+and leaves waiting and trying again to its caller. Nothing here is trusted: see `edge_agent.trust`.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
 from edge_agent import files
-from edge_agent.api import Backoff, DeviceApi
-from edge_agent.errors import DownloadError, ServerAway
+from edge_agent.api import DeviceApi
+from edge_agent.errors import DownloadError, LinkHeld, ServerAway
+from edge_agent.link import Link
 from shared.wire import PackageOffer
 
-#: Tries in a row that bring no byte before the download is left for later.
-MAX_FRUITLESS_TRIES = 3
+#: No model's download keeps the others, or the polls, waiting for longer.
+SLICE_SECONDS = 20.0
 #: Power loss costs at most this much of what has arrived.
 SYNC_BYTES = 1 << 20
 
@@ -28,27 +31,36 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _log = logging.getLogger(__name__)
 
 
-def download(
-    api: DeviceApi, offer: PackageOffer, path: Path, wait: Callable[[float], None]
-) -> None:
-    """Bring `path` to the length that was offered, from where it stands.
+@dataclass(frozen=True)
+class _Body:
+    """Where the bytes of an answer belong in the package, `stop` not included.
 
-    Raises DownloadError `interrupted` after MAX_FRUITLESS_TRIES, with `wait(seconds)` between
-    tries; `bad_answer` or `too_long` where the answer makes no sense; Unreachable where the server
-    refuses.
+    An answer not `in_slices` is read to its end, as the next one would begin at 0 again.
     """
-    backoff, fruitless = Backoff(), 0
-    while (held := received(path)) != offer.size:
-        failure = _request(api, offer, path, held)
-        if failure is None:
-            continue
-        fruitless = 0 if received(path) > held else fruitless + 1
-        if fruitless >= MAX_FRUITLESS_TRIES:
-            raise DownloadError("interrupted", failure.message) from failure
-        if fruitless == 0:
-            backoff.reset()
-        _log.info("%s; %d of %d bytes held", failure.message, received(path), offer.size)
-        wait(backoff.next(failure.retry_after))
+
+    start: int
+    stop: int
+    in_slices: bool
+
+
+def download(api: DeviceApi, offer: PackageOffer, path: Path, link: Link, until: float) -> bool:
+    """Bring `path` nearer to the length that was offered, from where it stands; True once there.
+
+    False: the slice is over (`until`, by the clock of `link`). Raises ServerAway where the link or
+    the server ended it early, DownloadError `bad_answer` or `too_long` where the answer makes no
+    sense, LinkHeld where this link is not to be used now, Unreachable where the server refuses.
+    """
+    if received(path) > offer.size:
+        files.remove(path)
+    try:
+        while (held := received(path)) < offer.size:
+            if link.clock() >= until:
+                return False
+            _request(api, offer, path, held, link, until)
+            _log.debug("%d of %d bytes held", received(path), offer.size)
+    finally:
+        link.persist()
+    return True
 
 
 def received(path: Path) -> int:
@@ -56,29 +68,30 @@ def received(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _request(api: DeviceApi, offer: PackageOffer, path: Path, held: int) -> ServerAway | None:
-    """One request from where the file ends; returns what ended it too early, if anything did."""
-    if held > offer.size:
-        files.remove(path)
-        held = 0
-    try:
-        with (
-            api.package(offer.url, held, f'"{offer.sha256}"') as response,
-            files.growing(path) as file,
-        ):
-            start = _start(response, offer, held)
-            file.seek(start)
-            file.truncate()
-            _append(file, response.iter_raw(), offer.size - start)
-    except ServerAway as error:
-        return error
-    if received(path) < offer.size:
-        return ServerAway("the answer ended before the package did")
-    return None
+def _request(
+    api: DeviceApi, offer: PackageOffer, path: Path, held: int, link: Link, until: float
+) -> None:
+    """One request from where the file ends, for as much as the link allows."""
+    stop = held + link.allowed(offer.size - held, until)
+    last = None if stop == offer.size else stop
+    with api.package(offer.url, f'"{offer.sha256}"', held, last) as response:
+        body = _body(response, offer, held, stop)
+        if body.stop - held > stop - held and not link.has_room(body.stop - body.start):
+            raise LinkHeld("budget_spent", "the server sends only whole packages")
+        pieces = _bounded(response.iter_raw(), body.stop - body.start, link)
+        with files.growing(path) as file:
+            file.seek(held)
+            unsynced = 0
+            for piece in _without(pieces, held - body.start):
+                unsynced = _append(file, piece, unsynced)
+                if body.in_slices and link.clock() >= until:
+                    break
+    if received(path) < body.stop and (not body.in_slices or link.clock() < until):
+        raise ServerAway("the answer ended before the package did")
 
 
-def _start(response: httpx.Response, offer: PackageOffer, held: int) -> int:
-    """The offset at which the body belongs; raises DownloadError where it is not the package."""
+def _body(response: httpx.Response, offer: PackageOffer, held: int, stop: int) -> _Body:
+    """What the answer says that its body is; raises DownloadError where it is not the package."""
     encoding = response.headers.get("content-encoding", "identity")
     etag = response.headers.get("etag")
     if encoding != "identity":
@@ -86,26 +99,54 @@ def _start(response: httpx.Response, offer: PackageOffer, held: int) -> int:
     if etag not in (None, f'"{offer.sha256}"'):
         raise DownloadError("bad_answer", f"the package comes with the ETag {etag}")
     if response.status_code == httpx.codes.OK:
-        return 0
+        body = _Body(0, offer.size, in_slices=(held, stop) == (0, offer.size))
+    else:
+        body = _part(response, offer, held, stop)
+    length, expected = response.headers.get("content-length"), body.stop - body.start
+    if length is not None and length != str(expected):
+        longer = length.isdecimal() and int(length) > expected
+        told = f"{length} bytes are announced, {expected} were expected"
+        raise DownloadError("too_long" if longer else "bad_answer", told)
+    return body
+
+
+def _part(response: httpx.Response, offer: PackageOffer, held: int, stop: int) -> _Body:
+    """The part that a 206 announces: it begins where asked, and may be shorter, never longer."""
     given = response.headers.get("content-range", "")
     parts = _CONTENT_RANGE.fullmatch(given)
-    expected = (held, offer.size - 1, offer.size)
     if response.status_code != httpx.codes.PARTIAL_CONTENT or not parts:
         raise DownloadError("bad_answer", f"status {response.status_code}, range {given!r}")
-    if tuple(int(number) for number in parts.groups()) != expected:
-        raise DownloadError("bad_answer", f"asked for bytes from {held}, got {given!r}")
-    return held
+    first, last, size = (int(number) for number in parts.groups())
+    if first != held or size != offer.size or not held <= last < stop:
+        raise DownloadError("bad_answer", f"asked for bytes {held}-{stop - 1}, got {given!r}")
+    return _Body(first, last + 1, in_slices=True)
 
 
-def _append(file: BinaryIO, pieces: Iterator[bytes], room: int) -> None:
-    """Write what comes, synced now and then; raises DownloadError beyond `room` bytes."""
-    unsynced = 0
+def _bounded(pieces: Iterator[bytes], room: int, link: Link) -> Iterator[bytes]:
+    """The pieces, as fast as the link may be used; raises DownloadError beyond `room` bytes."""
     for piece in pieces:
         if len(piece) > room:
             raise DownloadError("too_long", "more bytes came than were offered")
-        file.write(piece)
         room -= len(piece)
-        unsynced += len(piece)
-        if unsynced >= SYNC_BYTES:
-            files.sync(file)
-            unsynced = 0
+        yield piece
+        link.pace(len(piece))
+
+
+def _without(pieces: Iterator[bytes], known: int) -> Iterator[bytes]:
+    """The pieces without the first `known` bytes, which the file holds already.
+
+    They come where a server ignores ranges: so even then an interruption loses nothing.
+    """
+    for piece in pieces:
+        yield piece[known:]
+        known = max(0, known - len(piece))
+
+
+def _append(file: BinaryIO, piece: bytes, unsynced: int) -> int:
+    """Write a piece, synced now and then; returns the bytes that are not synced yet."""
+    file.write(piece)
+    unsynced += len(piece)
+    if unsynced < SYNC_BYTES:
+        return unsynced
+    files.sync(file)
+    return 0

@@ -3,7 +3,8 @@
     UserError
     └── TrustError           trust.*      package bytes that are not what was offered
     OperationError
-    ├── DownloadError        download.*   the bytes did not arrive whole
+    ├── DownloadError        download.*   the answer to a request for a package makes no sense
+    ├── LinkHeld             link.*       the link of the moment is not to be used for downloads
     ├── AgentError           agent.*      the agent's own state, or an update that it cannot do
     ├── HealthError          health.*     the new weights did not pass the check
     ├── BadResult
@@ -38,14 +39,30 @@ class TrustError(UserError):
 
 
 class DownloadError(OperationError):
-    """A package did not arrive; what has arrived is kept, and the download goes on from there."""
+    """The answer to a request for a package makes no sense; what has arrived before is kept."""
 
     area = "download"
     codes: ClassVar[dict[str, str]] = {
-        "interrupted": "The download goes on at the next poll; check the link.",
         "bad_answer": "Check the proxies on the way: the answer does not fit the request.",
         "too_long": "Check the proxies on the way: more bytes came than were offered.",
     }
+
+
+class LinkHeld(OperationError):
+    """Downloads wait for another link, or for the next period of this one's budget.
+
+    `retry_after`: seconds until that period, where it is known.
+    """
+
+    area = "link"
+    codes: ClassVar[dict[str, str]] = {
+        "metered": "Connect by another link, or change `action` of the one that is named.",
+        "budget_spent": "It goes on in the next period; or raise `budget_bytes` of the link.",
+    }
+
+    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
 
 
 class AgentError(OperationError):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from shared.wire import DesiredModel, PackageOffer
 
 if TYPE_CHECKING:
     from edge_agent.api import DeviceApi
+    from edge_agent.link import Link
     from shared.package import PackageReader
 
 _READ_BYTES = 1 << 20
@@ -61,20 +62,22 @@ class Admitted:
     package: PackageReader
 
 
-def obtain(api: DeviceApi, offer: PackageOffer, path: Path, wait: Callable[[float], None]) -> None:
-    """Download the offered package to `path` and check that these are its bytes (steps 1 and 2).
+def obtain(api: DeviceApi, offer: PackageOffer, path: Path, link: Link, until: float) -> bool:
+    """Download a slice of the offered package; True once it is here and its bytes are checked.
 
-    Other bytes are removed: resuming from them would never end well. Raises TrustError and
-    whatever `download` raises.
+    Those are steps 1 and 2. Other bytes are removed: resuming from them would never end well.
+    Raises TrustError and whatever `download` raises.
     """
     from edge_agent.download import download  # not in the child, which needs no HTTP
 
-    download(api, offer, path, wait)
+    if not download(api, offer, path, link, until):
+        return False
     try:
         _check_bytes(path, offer)
     except TrustError:
         files.remove(path)
         raise
+    return True
 
 
 @contextlib.contextmanager

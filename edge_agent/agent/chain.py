@@ -7,7 +7,7 @@ removed once the next one is there, so that at most two of them take space at a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from edge_agent import trust
 from edge_agent.api import DeviceApi
 from edge_agent.download import received
 from edge_agent.errors import AgentError
+from edge_agent.link import Link
 from edge_agent.reconstitute import reconstitute, result_sizes
 from edge_agent.slots import Slots
 from shared.wire import MAX_CHAIN, DesiredModel
@@ -53,10 +54,12 @@ class Chain:
             told = f"{len(offers)} packages that do not follow one another"
             raise AgentError("broken_chain", told)
 
-    def obtain(self, api: DeviceApi, wait: Callable[[float], None]) -> None:
-        """Download what is missing of each package, and check its bytes; see `trust.obtain`."""
-        for number, offer in enumerate(self.target.packages):
-            trust.obtain(api, offer, self._file(number), wait)
+    def obtain(self, api: DeviceApi, link: Link, until: float) -> bool:
+        """Download a slice of what is missing; True once all is here. See `trust.obtain`."""
+        return all(
+            trust.obtain(api, offer, self._file(number), link, until)
+            for number, offer in enumerate(self.target.packages)
+        )
 
     def result_sizes(self, base: Path | None) -> list[int]:
         """Bytes of the weights that each package gives; raises TrustError, BadPackage."""

@@ -18,10 +18,12 @@ from typing import Final
 from edge_agent import files, health
 from edge_agent.agent.model import Device, Installation, without
 from edge_agent.config import ModelConfig
+from edge_agent.download import SLICE_SECONDS
 from edge_agent.errors import (
     AgentError,
     DownloadError,
     HealthError,
+    LinkHeld,
     ServerAway,
     TrustError,
     WrongWeights,
@@ -156,7 +158,9 @@ class Update(Installation):
         self.enter("downloading", fill=fill, previous=current, applied=0)
 
     def _download(self) -> None:
-        self.chain.obtain(self.device.api, self.device.wait)
+        link = self.device.link
+        while not self.chain.obtain(self.device.api, link, link.clock() + SLICE_SECONDS):
+            pass
         self.enter("downloaded", received=self.chain.size)
 
     def _admit(self) -> None:
@@ -240,7 +244,7 @@ class Update(Installation):
         if state in ("swapping", "verifying"):
             judged = "failed" if isinstance(error, HealthError) else "unverified"
             self.enter("rolled_back", error=fault, health=judged)
-        elif isinstance(error, NoSpace):
+        elif isinstance(error, (NoSpace, LinkHeld)):
             self._defer(fault)
         else:
             wrong = error.tensor_digests if isinstance(error, WrongWeights) else None
@@ -301,8 +305,7 @@ def _identity(wanted: DesiredModel) -> tuple[str, int | None, tuple[str, ...]]:
 
 def _is_away(error: WeftError) -> bool:
     """Whether only the link or the server is at fault, which may last for days."""
-    codes = ("download.interrupted", "agent.token_refused")
-    return isinstance(error, ServerAway) or error.code in codes
+    return isinstance(error, ServerAway) or error.code == "agent.token_refused"
 
 
 def _worth_another_attempt(error: WeftError, state: State) -> bool:

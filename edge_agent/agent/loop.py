@@ -14,6 +14,7 @@ from edge_agent.api import Backoff, DeviceApi, Identity, load_identity, persist_
 from edge_agent.config import Config
 from edge_agent.errors import AgentError, DownloadError, ServerAway
 from edge_agent.inventory import attributes, capabilities, told
+from edge_agent.link import Link
 from edge_agent.report import Outbox
 from shared.decode import known_answer
 from shared.errors import BadResult, Unreachable, WeftError
@@ -165,7 +166,8 @@ def running(config: Config, wait: Callable[[float], None]) -> Iterator[Agent]:
         api = DeviceApi(config.server, config.timeout_seconds, f"weft-agent/{__version__}")
         stack.callback(api.close)
         outbox = Outbox(config.state_dir / "reports.json")
-        yield Agent(config, Device(config, api, outbox, wait, _fault_of_this_machine()))
+        link = Link(config, wait)
+        yield Agent(config, Device(config, api, outbox, link, _fault_of_this_machine()))
 
 
 def run_for_ever(agent: Agent, wait: Callable[[float], None]) -> None:

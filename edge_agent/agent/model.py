@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edge_agent.config import Config, ModelConfig
 from edge_agent.errors import AgentError
 from edge_agent.inventory import capabilities
 from edge_agent.journal import Held, Journal, SlotName, load_journal, persist_journal
+from edge_agent.link import Link
 from edge_agent.report import Outbox
 from edge_agent.slots import Slots
 from shared.errors import NoSpace, WeftError
@@ -35,7 +36,7 @@ class Device:
     config: Config
     api: DeviceApi
     outbox: Outbox
-    wait: Callable[[float], None]
+    link: Link
     broken: WeftError | None  # why this machine cannot decode, if it cannot
 
 

@@ -180,13 +180,15 @@ class Handler(BaseHTTPRequestHandler):
     def package(self, data: bytes, cut: int | None = None) -> None:
         """The bytes asked for; with `cut`, the connection ends after that many of them."""
         etag = f'"{self.path.rpartition("/")[2]}"'
-        start = 0
-        if self.headers.get("Range") and self.headers.get("If-Range") == etag:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        headers = {"ETag": etag, "Content_Length": str(len(data) - start)}
-        if start:
-            headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self.answer(206 if start else 200, data[start:][:cut], **headers)
+        start, stop = 0, len(data)
+        in_part = self.headers.get("Range") and self.headers.get("If-Range") == etag
+        if in_part:
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            start, stop = int(first), int(last) + 1 if last else len(data)
+        headers = {"ETag": etag, "Content_Length": str(stop - start)}
+        if in_part:
+            headers["Content_Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        self.answer(206 if in_part else 200, data[start:stop][:cut], **headers)
         self.close_connection = cut is not None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
-from edge_agent.config import Config, ModelConfig, load_config
+from edge_agent.config import Config, LinkConfig, ModelConfig, load_config
 from shared.errors import BadConfig
 
 GOOD = 'server = "https://weft.example"\n[models.digits]\n'
@@ -216,7 +216,11 @@ def documented(text: str, heading: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("model", "heading"),
-    [(Config, "## Settings"), (ModelConfig, "### Settings of a model")],
+    [
+        (Config, "## Settings"),
+        (ModelConfig, "### Settings of a model"),
+        (LinkConfig, "### Settings of a link"),
+    ],
 )
 def test_every_setting_is_documented(checkout: Path, model: Any, heading: str) -> None:
     text = (checkout / "docs" / "edge-agent.md").read_text(encoding="utf-8")
