@@ -39,11 +39,11 @@ PREFIX = "WEFT_AGENT_"
 PATH_VARIABLE = PREFIX + "CONFIG"
 #: Settings that are tables.
 TABLES = frozenset({"models", "attributes", "links"})
+#: Where the weights of a model lie: in two slots, or in one file that is changed in place.
+StorageMode: TypeAlias = Literal["ab", "inplace"]
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class ModelConfig(BaseModel):
-    """One model of the device: `[models.<name>]`."""
 class FileRuntime(BaseModel):
     """A program that opens `current`: `kind = "file"`. At most one way to tell it of a change."""
 
@@ -108,6 +108,8 @@ class ProgramRuntime(BaseModel):
 RuntimeConfig: TypeAlias = Annotated[FileRuntime | ProgramRuntime, Field(discriminator="kind")]
 
 
+class ModelConfig(BaseModel):
+    """One model of the device: `[models.<name>]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

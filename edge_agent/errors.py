@@ -7,9 +7,9 @@
     ├── LinkHeld             link.*       the link of the moment is not to be used for downloads
     ├── AgentError           agent.*      the agent's own state, or an update that it cannot do
     ├── HealthError          health.*     the new weights did not pass the check
-    ├── BadResult
     ├── RuntimeAway          runtime.*    the program that uses the weights does not answer
     ├── RuntimeRefused       runtime.*    ... or cannot take these weights; nothing has changed
+    ├── BadResult
     │   └── WrongWeights                  ... with the digests by which the server finds the tensor
     └── Unreachable
         └── ServerAway                    ... with the time after which it wants to be asked again
@@ -94,23 +94,6 @@ class HealthError(OperationError):
         "failed": "Look at what the check said; the old weights are in use.",
         "timed_out": "Raise `health_timeout_seconds`, or make the check faster.",
         "not_started": "Correct `health_command`: it cannot be started.",
-    }
-
-
-class WrongWeights(BadResult):
-    """Decoding gave other weights than promised; `tensor_digests` tell which tensor."""
-
-    def __init__(self, message: str, tensor_digests: dict[str, str]) -> None:
-        super().__init__("mismatch", message)
-        self.tensor_digests = tensor_digests
-
-
-class ServerAway(Unreachable):
-    """The server does not answer now; `retry_after` is its own wish in seconds, if it said one."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__("unreachable", message)
-        self.retry_after = retry_after
         "not_notified": "Correct the `notify_...` settings, or the program that is notified.",
         "wrong_weights": "The program holds other weights than were installed: see its log.",
     }
@@ -131,3 +114,20 @@ class RuntimeRefused(OperationError):
     area = "runtime"
     codes: ClassVar[dict[str, str]] = {
         "refused": "Offer weights that fit the program, or a program that fits them.",
+    }
+
+
+class WrongWeights(BadResult):
+    """Decoding gave other weights than promised; `tensor_digests` tell which tensor."""
+
+    def __init__(self, message: str, tensor_digests: dict[str, str]) -> None:
+        super().__init__("mismatch", message)
+        self.tensor_digests = tensor_digests
+
+
+class ServerAway(Unreachable):
+    """The server does not answer now; `retry_after` is its own wish in seconds, if it said one."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__("unreachable", message)
+        self.retry_after = retry_after
