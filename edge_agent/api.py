@@ -1,24 +1,25 @@
 """The device plane of the server, over HTTP.
 
-Every answer is bounded in size and checked against `shared.wire`; redirects are not followed, so
-that the token goes nowhere else. Raises ServerAway where it is worth trying again later,
-Unreachable `refused` or `bad_answer` where it is not.
+Every answer is bounded in size and time and checked against `shared.wire`. Raises ServerAway where
+it is worth trying again later, Unreachable `refused` or `bad_answer` where it is not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge_agent import files
+from edge_agent.config import Config
+from edge_agent.connection import Answer, Connection
 from edge_agent.errors import AgentError, ServerAway
 from shared.errors import Unreachable
 from shared.wire import (
@@ -32,7 +33,8 @@ from shared.wire import (
     Problem,
 )
 
-MAX_ANSWER_BYTES = 1 << 20
+#: Of everything but packages.
+MAX_ANSWER_BYTES, MAX_ANSWER_SECONDS = 1 << 20, 300.0
 #: A server cannot silence a device for longer, nor make it poll in a tight loop.
 MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS = 86400.0, 0.05
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -76,18 +78,13 @@ def persist_identity(path: Path, identity: Identity) -> None:
 class DeviceApi:
     """One server, as a device sees it."""
 
-    def __init__(self, server: str, timeout: float, agent: str) -> None:
+    def __init__(self, config: Config, agent: str, count: Callable[[int], None]) -> None:
         self._token: str | None = None
-        self._client = httpx.Client(
-            base_url=server,
-            timeout=timeout,
-            follow_redirects=False,
-            headers={"user-agent": agent, "accept-encoding": "identity"},
-        )
+        self._connection = Connection(config, agent, count)
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._connection.close()
 
     def use_token(self, token: str) -> None:
         """Send `token` with all later requests."""
@@ -96,16 +93,16 @@ class DeviceApi:
     def enrol(self, enrolment: Enrolment) -> Enrolled:
         """Ask to be known; the enrolment token travels in the body."""
         body = enrolment.model_dump_json().encode()
-        with self._request("POST", ENROL_PATH, body) as response:
-            return _parsed(response, Enrolled)
+        with self._request("POST", ENROL_PATH, body) as answer:
+            return _parsed(answer, Enrolled)
 
     def desired(self, etag: str | None) -> Poll:
         """What the device should run, unless it is still what `etag` stood for."""
-        with self._request("GET", DESIRED_PATH, if_none_match=etag) as response:
-            interval = _seconds(response.headers.get(POLL_INTERVAL_HEADER))
-            if response.status_code == httpx.codes.NOT_MODIFIED:
+        with self._request("GET", DESIRED_PATH, if_none_match=etag) as answer:
+            interval = _seconds(answer.headers.get(POLL_INTERVAL_HEADER.lower()))
+            if answer.status == HTTPStatus.NOT_MODIFIED and etag:
                 return Poll(None, etag, interval)
-            return Poll(_parsed(response, Desired), response.headers.get("etag"), interval)
+            return Poll(_parsed(answer, Desired), answer.headers.get("etag"), interval)
 
     def report(self, body: bytes) -> None:
         """Send a report, byte for byte as it was persisted."""
@@ -113,33 +110,38 @@ class DeviceApi:
             pass
 
     @contextlib.contextmanager
-    def package(
-        self, url: str, etag: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[httpx.Response]:
-        """The answer to a request for the package from `start` up to `stop`, its body unread."""
-        last = "" if stop is None else stop - 1
-        whole = start == 0 and stop is None
-        asked, condition = (None, None) if whole else (f"bytes={start}-{last}", etag)
-        with self._request("GET", url, range=asked, if_range=condition) as response:
-            yield response
+    def package(self, url: str, etag: str, start: int, stop: int, size: int) -> Iterator[Answer]:
+        """The answer to a request for bytes `start` to `stop` of a package, its body unread.
+
+        It may bring all `size` bytes, as a server need not know ranges.
+        """
+        part = None if (start, stop) == (0, size) else f"bytes={start}-{_last(stop, size)}"
+        with self._request(
+            "GET", url, None, size, None, range=part, if_range=etag if part else None
+        ) as answer:
+            yield answer
 
     @contextlib.contextmanager
     def _request(
-        self, method: str, path: str, body: bytes | None = None, **extra: str | None
-    ) -> Iterator[httpx.Response]:
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        body_bytes: int = MAX_ANSWER_BYTES,
+        body_seconds: float | None = MAX_ANSWER_SECONDS,
+        **extra: str | None,
+    ) -> Iterator[Answer]:
         """Send a request; `extra` are headers, with `_` for `-`, left out where None."""
         headers = {key.replace("_", "-"): value for key, value in extra.items() if value}
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
         if body is not None:
             headers["content-type"] = "application/json"
-        try:
-            with self._client.stream(method, path, content=body, headers=headers) as response:
-                _check_status(response)
-                yield response
-        except httpx.HTTPError as error:
-            where = f"{self._client.base_url}{path}"
-            raise ServerAway(f"{where}: {error or type(error).__name__}") from error
+        with self._connection.exchange(
+            method, path, headers, body, body_bytes, body_seconds
+        ) as answer:
+            _check_status(answer)
+            yield answer
 
 
 class Backoff:
@@ -160,49 +162,56 @@ class Backoff:
         return max(ceiling * self._random.uniform(0.5, 1.0), at_least or 0.0)
 
 
-def _check_status(response: httpx.Response) -> None:
+def _last(stop: int, size: int) -> str:
+    """The last byte asked for; open where it is the last one of all, as most requests are."""
+    return "" if stop == size else str(stop - 1)
+
+
+def _check_status(answer: Answer) -> None:
     """Return where the answer is one that was asked for; else raise with the server's words."""
-    status = response.status_code
-    if response.is_success or status == httpx.codes.NOT_MODIFIED:
+    status = answer.status
+    if answer.is_success or status == HTTPStatus.NOT_MODIFIED:
         return
-    said = _said(response)
+    told = f"the server answers {status}: {_said(answer)}"
     if status in _TRY_LATER:
-        raise ServerAway(f"the server answers {status}: {said}", _retry_after(response.headers))
-    if status == httpx.codes.UNAUTHORIZED and response.request.url.path != ENROL_PATH:
-        raise AgentError("token_refused", f"the server answers {status}: {said}")
-    raise Unreachable("refused", f"the server answers {status}: {said}")
+        raise ServerAway(told, _retry_after(answer.headers))
+    if status == HTTPStatus.UNAUTHORIZED and answer.path != ENROL_PATH:
+        raise AgentError("token_refused", told)
+    raise Unreachable("refused", told)
 
 
-def _said(response: httpx.Response) -> str:
+def _said(answer: Answer) -> str:
     """The server's own explanation, in one line."""
     try:
-        problem = Problem.model_validate_json(_body(response))
+        problem = Problem.model_validate_json(_body(answer))
     except (Unreachable, ValidationError):
-        return response.reason_phrase
+        return answer.reason[:200]
     code = f" [{problem.code}]" if problem.code else ""
     return f"{problem.detail or problem.title}{code} {problem.todo}".strip()[:1000]
 
 
-def _parsed(response: httpx.Response, kind: type[_Message]) -> _Message:
+def _parsed(answer: Answer, kind: type[_Message]) -> _Message:
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise Unreachable("bad_answer", f"{answer.path}: the answer is encoded as {encoding!r}")
     try:
-        return kind.model_validate_json(_body(response))
+        return kind.model_validate_json(_body(answer))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        path = response.request.url.path
-        raise Unreachable("bad_answer", f"{path}: {place}: {first['msg']}") from error
+        raise Unreachable("bad_answer", f"{answer.path}: {place}: {first['msg']}") from error
 
 
-def _body(response: httpx.Response) -> bytes:
+def _body(answer: Answer) -> bytes:
     body = bytearray()
-    for piece in response.iter_raw():
+    for piece in answer.body:
         body += piece
         if len(body) > MAX_ANSWER_BYTES:
             raise Unreachable("bad_answer", f"an answer of more than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """The wish to be left alone, given in seconds or as a date (RFC 9110, section 10.2.3).
 
     A date is taken by the clock of the server, which says its time too: a device may have none.

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent import files
+from shared.errors import NoSpace
 
 #: A crash forgets at most so many bytes.
 SAVE_BYTES = 1 << 18
@@ -56,14 +57,14 @@ class Budgets:
         return spent.used, spent.start + seconds - self._state.seen
 
     def spend(self, link: str, seconds: float, nbytes: int) -> None:
-        """Take note of bytes that the link has carried. Raises NoSpace."""
+        """Take note of bytes that the link has carried."""
         self._spent(link, seconds).used += nbytes
         self._unsaved += nbytes
         if self._unsaved >= SAVE_BYTES or self._state.seen - self._saved >= SAVE_SECONDS:
             self._persist()
 
     def persist(self) -> None:
-        """Write what is worth it: for the end of a download. Raises NoSpace."""
+        """Write what is worth it: for the end of a download."""
         if self._unsaved >= SMALL_BYTES:
             self._persist()
 
@@ -79,7 +80,10 @@ class Budgets:
         return spent
 
     def _persist(self) -> None:
-        files.write(self._path, self._state.model_dump_json().encode())
+        try:
+            files.write(self._path, self._state.model_dump_json().encode())
+        except NoSpace as error:  # a device must be able to say that its disk is full
+            _log.warning("what was downloaded is not noted: %s", error)
         self._unsaved, self._saved = 0, self._state.seen
 
 

@@ -204,6 +204,11 @@ class Config(BaseModel):
     max_bytes_per_second: int | None = Field(
         default=None, ge=64, description="The speed of downloads, by whatever link."
     )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="`http://[user:password@]host[:port]`, or empty for none. "
+        "Default: what the environment says.",
+    )
     links: dict[str, LinkConfig] = Field(
         default_factory=dict, description="What may be done by which link; the first one counts."
     )

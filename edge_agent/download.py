@@ -11,13 +11,13 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
-import httpx
-
 from edge_agent import files
 from edge_agent.api import DeviceApi
+from edge_agent.connection import Answer
 from edge_agent.errors import DownloadError, LinkHeld, ServerAway
 from edge_agent.link import Link
 from shared.wire import PackageOffer
@@ -73,12 +73,11 @@ def _request(
 ) -> None:
     """One request from where the file ends, for as much as the link allows."""
     stop = held + link.allowed(offer.size - held, until)
-    last = None if stop == offer.size else stop
-    with api.package(offer.url, f'"{offer.sha256}"', held, last) as response:
-        body = _body(response, offer, held, stop)
+    with api.package(offer.url, f'"{offer.sha256}"', held, stop, offer.size) as answer:
+        body = _body(answer, offer, held, stop)
         if body.stop - held > stop - held and not link.has_room(body.stop - body.start):
             raise LinkHeld("budget_spent", "the server sends only whole packages")
-        pieces = _bounded(response.iter_raw(), body.stop - body.start, link)
+        pieces = _bounded(answer.body, body.stop - body.start, link)
         with files.growing(path) as file:
             file.seek(held)
             unsynced = 0
@@ -90,19 +89,19 @@ def _request(
         raise ServerAway("the answer ended before the package did")
 
 
-def _body(response: httpx.Response, offer: PackageOffer, held: int, stop: int) -> _Body:
+def _body(answer: Answer, offer: PackageOffer, held: int, stop: int) -> _Body:
     """What the answer says that its body is; raises DownloadError where it is not the package."""
-    encoding = response.headers.get("content-encoding", "identity")
-    etag = response.headers.get("etag")
+    encoding = answer.headers.get("content-encoding", "identity")
+    etag = answer.headers.get("etag")
     if encoding != "identity":
         raise DownloadError("bad_answer", f"the package comes encoded as {encoding!r}")
     if etag not in (None, f'"{offer.sha256}"'):
         raise DownloadError("bad_answer", f"the package comes with the ETag {etag}")
-    if response.status_code == httpx.codes.OK:
+    if answer.status == HTTPStatus.OK:
         body = _Body(0, offer.size, in_slices=(held, stop) == (0, offer.size))
     else:
-        body = _part(response, offer, held, stop)
-    length, expected = response.headers.get("content-length"), body.stop - body.start
+        body = _part(answer, offer, held, stop)
+    length, expected = answer.headers.get("content-length"), body.stop - body.start
     if length is not None and length != str(expected):
         longer = length.isdecimal() and int(length) > expected
         told = f"{length} bytes are announced, {expected} were expected"
@@ -110,12 +109,12 @@ def _body(response: httpx.Response, offer: PackageOffer, held: int, stop: int) -
     return body
 
 
-def _part(response: httpx.Response, offer: PackageOffer, held: int, stop: int) -> _Body:
+def _part(answer: Answer, offer: PackageOffer, held: int, stop: int) -> _Body:
     """The part that a 206 announces: it begins where asked, and may be shorter, never longer."""
-    given = response.headers.get("content-range", "")
+    given = answer.headers.get("content-range", "")
     parts = _CONTENT_RANGE.fullmatch(given)
-    if response.status_code != httpx.codes.PARTIAL_CONTENT or not parts:
-        raise DownloadError("bad_answer", f"status {response.status_code}, range {given!r}")
+    if answer.status != HTTPStatus.PARTIAL_CONTENT or not parts:
+        raise DownloadError("bad_answer", f"status {answer.status}, range {given!r}")
     first, last, size = (int(number) for number in parts.groups())
     if first != held or size != offer.size or not held <= last < stop:
         raise DownloadError("bad_answer", f"asked for bytes {held}-{stop - 1}, got {given!r}")

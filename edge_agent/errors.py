@@ -126,8 +126,13 @@ class WrongWeights(BadResult):
 
 
 class ServerAway(Unreachable):
-    """The server does not answer now; `retry_after` is its own wish in seconds, if it said one."""
+    """The server does not answer now, or somebody else does: `untrusted`.
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__("unreachable", message)
+    `retry_after` is its own wish in seconds, if it said one.
+    """
+
+    def __init__(
+        self, message: str, retry_after: float | None = None, code: str = "unreachable"
+    ) -> None:
+        super().__init__(code, message)
         self.retry_after = retry_after

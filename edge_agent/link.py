@@ -87,12 +87,12 @@ class Link:
             self._wait(self._free_at - now)
 
     def count(self, nbytes: int) -> None:
-        """Take note of bytes that were sent or received. Raises NoSpace."""
+        """Take note of bytes that were sent or received."""
         if self._rules and self._rules.budget_bytes is not None:
             self._budgets.spend(self._name, self._rules.budget_seconds, nbytes)
 
     def persist(self) -> None:
-        """Write what was counted, if it is worth it. Raises NoSpace."""
+        """Write what was counted, if it is worth it."""
         self._budgets.persist()
 
     @property

@@ -141,6 +141,7 @@ class Unreachable(OperationError):
     area = "server"
     codes: ClassVar[dict[str, str]] = {
         "unreachable": "Check the address, the network, and that the server runs.",
+        "untrusted": "Check the certificate of the server, its authority, and the clock here.",
         "cannot_listen": "Choose another address or port, or end the program that uses this one.",
         "refused": "See the message of the server.",
         "bad_answer": "Check that the address is a Weft server of a version that fits.",

@@ -163,10 +163,10 @@ def running(config: Config, wait: Callable[[float], None]) -> Iterator[Agent]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.lock(config.state_dir / "lock"))
         files.clean(config.state_dir)
-        api = DeviceApi(config.server, config.timeout_seconds, f"weft-agent/{__version__}")
+        link = Link(config, wait)
+        api = DeviceApi(config, f"weft-agent/{__version__}", link.count)
         stack.callback(api.close)
         outbox = Outbox(config.state_dir / "reports.json")
-        link = Link(config, wait)
         yield Agent(config, Device(config, api, outbox, link, _fault_of_this_machine()))
 
 

@@ -1,0 +1,57 @@
+"""The proxy on the way to the server: the setting `proxy`, or else what the environment says.
+
+`http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` mean what they mean to most programs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from edge_agent.config import Config
+from shared.errors import BadConfig
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An http proxy. The login is a secret, and in no message."""
+
+    url: str
+    login: tuple[bytes, bytes] | None = field(default=None, repr=False)
+
+
+def proxy_for(config: Config) -> Proxy | None:
+    """The proxy to use for the server, if any. Raises BadConfig."""
+    if config.proxy is not None:
+        told = config.proxy.get_secret_value()
+        return _parsed(told, "proxy") if told else None
+    return _from_environment(config.server)
+
+
+def _from_environment(server: str) -> Proxy | None:
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass  # costs memory, and is seldom needed
+
+    parts = urlsplit(server)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    told = proxies.get(parts.scheme) or proxies.get("all")
+    return _parsed(told, f"{parts.scheme}_proxy in the environment") if told else None
+
+
+def _parsed(told: str, where: str) -> Proxy:
+    parts = urlsplit(told if "://" in told else f"http://{told}")
+    try:
+        port = parts.port or 80
+    except ValueError:
+        port = 0
+    if parts.scheme != "http" or not parts.hostname or not port:
+        raise BadConfig("invalid", f"{where}: must be http://[user:password@]host[:port]")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    login = None
+    if parts.username is not None:
+        login = unquote(parts.username).encode(), unquote(parts.password or "").encode()
+    return Proxy(f"http://{host}:{port}", login)
