@@ -81,6 +81,7 @@ class AgentError(OperationError):
         "too_many_attempts": "Look at the error named in the message, then offer a new update.",
         "package_too_large": "Raise `max_package_bytes`, or offer a smaller package.",
         "slot_damaged": "A slot no longer holds its weights; offer a `full` package.",
+        "needs_ab": "Set `storage` to `ab`, or offer weights with the same tensors.",
         "worker_died": "It is tried again; if it was killed for memory, free some.",
         "unexpected": "This is a fault of the agent: report it, with its log.",
     }

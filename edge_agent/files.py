@@ -2,8 +2,9 @@
 
 Power may fail at any instruction. A file is therefore never changed in place: it is written beside
 its target, synced, renamed over it, and the directory is synced; a reader, or the agent after a
-restart, finds the old content or the new one. The one exception is the download, which grows in
-place and is worth nothing until its SHA-256 has been checked.
+restart, finds the old content or the new one. There are two exceptions: the download, which grows
+in place and is worth nothing until its SHA-256 has been checked; and the weights of mode `inplace`,
+which are changed by `edge_agent.undo` in a way of its own.
 
 Raises NoSpace: `storage.no_space` where the disk is full, `storage.unusable` for all else.
 """
@@ -74,6 +75,17 @@ def growing(path: Path) -> Iterator[BinaryIO]:
             finally:
                 sync(file)
                 sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def patching(path: Path) -> Iterator[BinaryIO]:
+    """Give a file (r+b) to be changed in place; what is written is durable once it is synced.
+
+    Waits while another process does the same: it is one that is being killed.
+    """
+    with _seam(path), path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
 
 
 def link(path: Path, destination: str) -> None:

@@ -58,20 +58,14 @@ def decode(base: WeightsReader | None, package: PackageReader, file: BinaryIO) -
 
 def reconstitute(base: WeightsReader | None, package: PackageReader, file: BinaryIO) -> bytes:
     """As `decode`, but the promised digest is not checked: for the server, which makes it."""
-    # 1. The base.
-    check_base(base, package)
-    # 2. Plans and schema.
-    work = _Work(base, package)
-    writer = WeightsWriter(file, work.target, {"weft_model": package.header.model})
+    decoding = Decoding(base, package)
+    writer = WeightsWriter(file, decoding.target, {"weft_model": package.header.model})
     digest = WeightsDigest()
-    # 3. Each tensor.
-    for spec, plan in zip(work.target.values(), work.plans, strict=True):
+    for spec, chunks in decoding.tensors():
         digest.start(spec)
-        for chunk in work.chunks(spec, plan):
+        for chunk in chunks:
             writer.write(spec.name, chunk)
             digest.update(chunk)
-    # 4. Nothing left over.
-    work.finish()
     return digest.digest()
 
 
@@ -87,18 +81,24 @@ def check_base(base: WeightsReader | None, package: PackageReader) -> None:
         raise BadPackage("wrong_base", f"the package starts from {wanted}, not from {held.hex()}")
 
 
-class _Work:
-    """A decoding under way: where symbols, bytes and old elements come from."""
+class Decoding:
+    """A decoding under way: where symbols, bytes and old elements come from.
+
+    `target` is the schema of the result. Raises BadPackage where base and package do not fit.
+    """
 
     def __init__(self, base: WeightsReader | None, package: PackageReader) -> None:
+        # 1. The base.
+        check_base(base, package)
+        # 2. Plans and schema.
         self._base = base if package.base_digest is not None else None
         self._method, self._options = methods.of_package(package.header)
         self.target = package.target_schema(self._base.schema if self._base else None)
         factor_steps = self._method.steps if isinstance(self._method, LossyMethod) else 0
-        self.plans = package.plans(methods.Direct.steps, factor_steps)
+        self._plans = package.plans(methods.Direct.steps, factor_steps)
         self._symbols = package.symbols() if package.has_symbols else None
         self._bytes = package.bytes() if package.has_bytes else None
-        for spec, plan in zip(self.target.values(), self.plans, strict=True):
+        for spec, plan in zip(self.target.values(), self._plans, strict=True):
             self._check(spec, plan.plan, plan.guard)
 
     def _check(self, spec: TensorSpec, plan: Plan, guard: Guard) -> None:
@@ -118,7 +118,18 @@ class _Work:
     def _old(self, name: str) -> TensorSpec | None:
         return self._base.schema.get(name) if self._base else None
 
-    def chunks(self, spec: TensorSpec, plan: TensorPlan) -> Iterator[Array]:
+    def tensors(self) -> Iterator[tuple[TensorSpec, Iterator[Array]]]:
+        """Each new tensor and its flat pieces, all to be taken in this order.
+
+        Raises BadPackage, BadResult.
+        """
+        # 3. Each tensor.
+        for spec, plan in zip(self.target.values(), self._plans, strict=True):
+            yield spec, self._chunks(spec, plan)
+        # 4. Nothing left over.
+        self._finish()
+
+    def _chunks(self, spec: TensorSpec, plan: TensorPlan) -> Iterator[Array]:
         """The new tensor, flat, piece by piece."""
         made = self._lossy(spec, plan) if plan.steps else self._lossless(spec, plan.plan)
         for chunk in made:
@@ -181,7 +192,7 @@ class _Work:
             raise BadPackage("malformed", f"{spec.name!r} is not finite and has no factors")
         return out.reshape(spec.matrix)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Raise BadPackage where coded data are left."""
         for source in (self._symbols, self._bytes):
             if source is not None:

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,7 +50,7 @@ class WeightsReader:
         except OSError as error:
             raise BadWeights("malformed", f"{self.path}: {error.strerror}") from error
         try:
-            header, self._start = _read_header(self._fd, self.path)
+            header, self.data_start = _read_header(self._fd, self.path)
             self.metadata = _take_metadata(header, self.path)
             self._offsets = _check_layout(header, self._data_bytes(), self.path)
         except BaseException:
@@ -62,7 +62,7 @@ class WeightsReader:
         )
 
     def _data_bytes(self) -> int:
-        return os.fstat(self._fd).st_size - self._start
+        return os.fstat(self._fd).st_size - self.data_start
 
     def __enter__(self) -> WeightsReader:
         return self
@@ -76,6 +76,10 @@ class WeightsReader:
             os.close(self._fd)
             self._fd = -1
 
+    def fileno(self) -> int:
+        """The descriptor that is read by, for a program that maps the file."""
+        return self._fd
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Elements `start:stop` of the flattened tensor, in storage form; all by default, shaped.
 
@@ -86,13 +90,17 @@ class WeightsReader:
         last = spec.size if stop is None else stop
         out = np.empty(last - start, dtype)
         view = memoryview(out.view(np.uint8).data) if out.size else memoryview(b"")
-        offset = self._start + self._offsets[name] + start * dtype.itemsize
+        offset = self.place(name) + start * dtype.itemsize
         while len(view):
             got = os.preadv(self._fd, [view], offset)
             if got == 0:
                 raise BadWeights("malformed", f"{self.path}: cut inside tensor {name!r}")
             view, offset = view[got:], offset + got
         return out.reshape(spec.shape) if (start, last) == (0, spec.size) else out
+
+    def place(self, name: str) -> int:
+        """The offset in the file at which the bytes of a tensor begin."""
+        return self.data_start + self._offsets[name]
 
     def chunks(self, name: str, elements: int = CHUNK_ELEMENTS) -> Iterator[Array]:
         """The flattened tensor in pieces of at most `elements`."""
@@ -114,11 +122,8 @@ class WeightsReader:
         return {name: self.tensor_digest(name) for name in self.schema}
 
     def tensor_digest(self, name: str) -> bytes:
-        """The first 4 bytes of the SHA-256 of one tensor's bytes."""
-        sha = hashlib.sha256()
-        for chunk in self.chunks(name):
-            sha.update(chunk.view(np.uint8).data)
-        return sha.digest()[:4]
+        """See `tensor_digest`."""
+        return tensor_digest(self.chunks(name))
 
 
 class WeightsWriter:
@@ -175,6 +180,14 @@ def write_weights(
         writer = WeightsWriter(file, specs, metadata)
         for name, spec in specs.items():
             writer.write(name, tensors[name][1].astype(STORAGE[spec.dtype], copy=False))
+
+
+def tensor_digest(chunks: Iterable[Array]) -> bytes:
+    """The first 4 bytes of the SHA-256 of one tensor's bytes, given in flat pieces."""
+    sha = hashlib.sha256()
+    for chunk in chunks:
+        sha.update(np.ascontiguousarray(chunk).view(np.uint8).data)
+    return sha.digest()[:4]
 
 
 def open_regular(path: Path) -> int:

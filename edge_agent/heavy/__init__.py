@@ -23,6 +23,7 @@ from shared.errors import WeftError
 
 if TYPE_CHECKING:
     from edge_agent.trust import Promise
+    from edge_agent.undo import Side
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,17 @@ class Heavy(Protocol):
 
         Raises TrustError, BadPackage, BadWeights, NoSpace, BadResult and WrongWeights; after any
         of them `output` is as it was.
+        """
+
+    def write_undo(self, package: Path, promise: Promise, base: Path, undo: Path) -> str:
+        """Write to `undo` what turns `base` into the weights promised; returns their digest.
+
+        Nothing of `base` is touched. Raises as `apply`; AgentError `needs_ab` where the tensors
+        would be other ones.
+        """
+
+    def toggle(self, weights: Path, undo: Path, to: Side) -> None:
+        """Make the weights wholly old or wholly new, in place; see `edge_agent.undo`.
+
+        Raises AgentError `slot_damaged` where they are neither, NoSpace.
         """

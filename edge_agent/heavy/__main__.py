@@ -85,6 +85,15 @@ def _apply(given: dict[str, Any]) -> str:
     return Inline().apply(Path(given["package"]), promise, base, output)
 
 
+def _write_undo(given: dict[str, Any]) -> str:
+    package, base, undo = (Path(given[name]) for name in ("package", "base", "undo"))
+    return Inline().write_undo(package, unpack_promise(given["promise"]), base, undo)
+
+
+def _toggle(given: dict[str, Any]) -> None:
+    Inline().toggle(Path(given["weights"]), Path(given["undo"]), given["to"])
+
+
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
@@ -94,6 +103,8 @@ TASKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "digest": _digest,
     "inspect": _inspect,
     "apply": _apply,
+    "write_undo": _write_undo,
+    "toggle": _toggle,
 }
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from shared.errors import WeftError
 
 if TYPE_CHECKING:
     from edge_agent.trust import Promise
+    from edge_agent.undo import Side
 
 #: How often the agent says that it lives while it waits for a child.
 BEAT_SECONDS = 1.0
@@ -90,6 +91,21 @@ class Child:
             output=str(output),
         )
         return made
+
+    def write_undo(self, package: Path, promise: Promise, base: Path, undo: Path) -> str:
+        """See `Heavy`."""
+        made: str = self._do(
+            "write_undo",
+            package=str(package),
+            promise=pack_promise(promise),
+            base=str(base),
+            undo=str(undo),
+        )
+        return made
+
+    def toggle(self, weights: Path, undo: Path, to: Side) -> None:
+        """See `Heavy`."""
+        self._do("toggle", weights=str(weights), undo=str(undo), to=to)
 
     def _do(self, task: str, **arguments: Any) -> Any:
         return self._answer(_Process(task, arguments))

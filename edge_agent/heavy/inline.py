@@ -12,6 +12,7 @@ from shared.errors import BadResult, BadWeights, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.trust import Admitted, Promise
+    from edge_agent.undo import Side
 
 
 class Inline:
@@ -56,6 +57,20 @@ class Inline:
 
         with trust.admit(package, promise) as admitted:
             return reconstitute(admitted, base, output)
+
+    def write_undo(self, package: Path, promise: Promise, base: Path, undo: Path) -> str:
+        """See `Heavy`."""
+        from edge_agent import trust
+        from edge_agent.reconstitute import write_undo
+
+        with trust.admit(package, promise) as admitted:
+            return write_undo(admitted, base, undo)
+
+    def toggle(self, weights: Path, undo: Path, to: Side) -> None:
+        """See `Heavy`."""
+        from edge_agent.undo import toggle
+
+        toggle(weights, undo, to)
 
 
 def _admitted(packages: Sequence[tuple[Path, Promise]]) -> Iterator[Admitted]:
