@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from edge_agent.config import ModelConfig
 from edge_agent.runtimes.base import Runtime, Verdict, Weights
@@ -25,8 +25,8 @@ RUNTIMES: Final = {
 
 def open_runtime(model: str, config: ModelConfig, beat: Callable[[], None]) -> Runtime:
     """The runtime of a model as it is configured; `beat` is called often while it waits."""
-    runtime: Runtime = _class(config.runtime.kind)(model, config, beat)
-    return runtime
+    made: Runtime = _class(config.runtime.kind)(model, config, beat)
+    return made
 
 
 def holds_copy(config: ModelConfig) -> bool:
@@ -34,7 +34,6 @@ def holds_copy(config: ModelConfig) -> bool:
     return bool(_class(config.runtime.kind).holds_copy_of(config))
 
 
-def _class(kind: str) -> type:
+def _class(kind: str) -> Any:
     module, _, name = RUNTIMES[kind].partition(":")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
+    return getattr(importlib.import_module(module), name)
