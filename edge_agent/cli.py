@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     try:
         _raise_on_signals(Stopped)
         with running(config, time.sleep) as agent:
-            run_for_ever(agent, time.sleep)
+            run_for_ever(agent)
     except Stopped:
         logging.info("stopped")
     return {}

@@ -127,6 +127,28 @@ class ModelConfig(BaseModel):
     runtime: RuntimeConfig = Field(
         default_factory=FileRuntime, description="How the program comes to use new weights."
     )
+    storage: StorageMode = Field(
+        default="ab", description="`ab`: two slots; `inplace`: one file, changed in place."
+    )
+    install_window: str | None = Field(
+        default=None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        description="Hours in which new weights may come into use, such as `22:00-05:30`.",
+    )
+
+    @model_validator(mode="after")
+    def _weights_may_change_in_place(self) -> ModelConfig:
+        maps = isinstance(self.runtime, FileRuntime) and not self.runtime.holds_copy
+        if self.storage == "inplace" and maps:
+            raise ValueError('storage = "inplace" needs a runtime that holds a copy of the weights')
+        return self
+
+    @model_validator(mode="after")
+    def _window_is_some_time(self) -> ModelConfig:
+        opens, _, closes = (self.install_window or "0-1").partition("-")
+        if opens == closes:
+            raise ValueError("install_window: begins when it ends")
+        return self
 
 
 class LinkConfig(BaseModel):

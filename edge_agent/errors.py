@@ -80,11 +80,24 @@ class AgentError(OperationError):
         "no_such_weights": "Offer a package: no slot of the device holds these weights.",
         "too_many_attempts": "Look at the error named in the message, then offer a new update.",
         "package_too_large": "Raise `max_package_bytes`, or offer a smaller package.",
-        "slot_damaged": "A slot no longer holds its weights; offer a `full` package.",
         "needs_ab": "Set `storage` to `ab`, or offer weights with the same tensors.",
+        "outside_window": "It goes on by itself when `install_window` opens.",
+        "left_by_hand": "Somebody went back on the device itself; order it with a new rollout.",
+        "rolled_back_by_hand": "Somebody has run `edge-agent rollback` on the device: ask why.",
+        "nothing_to_go_back_to": "Have the server offer the version that you want.",
+        "update_under_way": "Wait until it has ended; `edge-agent status` shows it.",
+        "slot_damaged": "A slot no longer holds its weights; offer a `full` package.",
         "worker_died": "It is tried again; if it was killed for memory, free some.",
         "unexpected": "This is a fault of the agent: report it, with its log.",
     }
+
+
+class OutsideWindow(AgentError):
+    """New weights may not come into use now; `retry_after`: seconds until they may."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__("outside_window", message)
+        self.retry_after = retry_after
 
 
 class HealthError(OperationError):

@@ -9,23 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_agent import __version__, files
-from shared import coding, methods, package
-from shared.tensors import FLOATS
+from edge_agent.heavy import About
 from shared.wire import MAX_CHAIN, Capabilities
 
 MIB = 1024**2
 
 
-def capabilities(directory: Path) -> Capabilities:
-    """What this agent can decode, and the space it has."""
+def capabilities(about: About, directory: Path, chain: int = MAX_CHAIN) -> Capabilities:
+    """What this agent can decode, the space it has, and how many packages an update may take."""
     return Capabilities(
         agent=__version__,
-        formats=[package.FORMAT],
-        methods={method.id: method.version for method in methods.METHODS.values()},
-        coders=sorted(coding.CODERS),
-        dtypes=sorted(FLOATS),
+        formats=about.formats,
+        methods=about.methods,
+        coders=about.coders,
+        dtypes=about.dtypes,
         free_bytes=files.free_bytes(directory),
-        chain=MAX_CHAIN,
+        chain=chain,
     )
 
 
@@ -41,7 +40,7 @@ def attributes(configured: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value} | dict(configured)
 
 
-def told(attributes: Mapping[str, str], directory: Path) -> str:
+def told(attributes: Mapping[str, str], capabilities: Capabilities) -> str:
     """All of it as one text, by which a change is found; free space changes all the time."""
-    decodes = capabilities(directory).model_copy(update={"free_bytes": None})
+    decodes = capabilities.model_copy(update={"free_bytes": None})
     return f"{sorted(attributes.items())} {decodes.model_dump_json()}"

@@ -14,14 +14,45 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent import files
+from edge_agent.config import StorageMode
 from edge_agent.errors import AgentError
-from shared.wire import DesiredModel, Digest, Fault, Health, State, TensorDigest
+from shared.wire import (
+    DesiredModel,
+    Digest,
+    Fault,
+    Health,
+    ModelName,
+    PackageOffer,
+    State,
+    TensorDigest,
+)
 
-FORMAT = 1
-#: From each older format to the next; an agent reads all journals of the agents before it.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+FORMAT = 2
 
 SlotName: TypeAlias = Literal["a", "b"]
+#: Who wants an update: the server, a bundle brought by hand, or somebody who goes back by hand.
+Origin: TypeAlias = Literal["server", "bundle", "hand"]
+
+
+class Target(BaseModel):
+    """Where an update leads to. `version` is null where the server has not named the weights."""
+
+    model_config = ConfigDict(frozen=True)
+    model: ModelName
+    version: int | None
+    weights_digest: Digest
+    assignment: int | None = None
+    attempt: int = 1
+    packages: list[PackageOffer] = Field(
+        default_factory=list, description="In order; none: a slot holds the weights already."
+    )
+    origin: Origin = "server"
+
+    @classmethod
+    def of(cls, desired: DesiredModel, origin: Origin = "server") -> Target:
+        """What the server, or a bundle, says."""
+        shared = desired.model_dump(include=set(cls.model_fields))
+        return cls(**shared, packages=desired.packages, origin=origin)
 
 
 class Held(BaseModel):
@@ -30,6 +61,8 @@ class Held(BaseModel):
     model_config = ConfigDict(frozen=True)
     digest: Digest
     version: int | None = None
+    assignment: int | None = Field(default=None, description="That which brought them.")
+    used: bool = Field(default=False, description="They were in use, and not bad.")
 
 
 class Journal(BaseModel):
@@ -37,14 +70,16 @@ class Journal(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     state: State = "idle"
-    target: DesiredModel | None = Field(default=None, description="What is being installed.")
+    target: Target | None = Field(default=None, description="What is being installed.")
+    storage: StorageMode = Field(default="ab", description="Of the update under way.")
     slots: dict[SlotName, Held] = Field(
         default_factory=dict, description="A slot that is being written is not listed."
     )
     fill: SlotName | None = Field(default=None, description="The slot that the target goes to.")
     previous: SlotName | None = Field(default=None, description="The slot to go back to.")
+    before: Held | None = Field(default=None, description="The weights to go back to.")
     attempts: int = Field(default=0, description="Starts of this update without progress.")
     received: int = Field(default=0, description="Package bytes held at the last start.")
     applied: int = Field(
@@ -54,8 +89,11 @@ class Journal(BaseModel):
     health: Health = "unverified"
     error: Fault | None = None
     tensor_digests: dict[str, TensorDigest] | None = None
-    settled: DesiredModel | None = Field(
+    settled: Target | None = Field(
         default=None, description="What was finished last, for good or bad; not tried again."
+    )
+    left: Held | None = Field(
+        default=None, description="Weights given up by hand; the same assignment is refused."
     )
 
 
@@ -80,3 +118,36 @@ def load_journal(path: Path) -> Journal | None:
 def persist_journal(path: Path, journal: Journal) -> None:
     """Replace the journal, durably."""
     files.write(path, journal.model_dump_json().encode())
+
+
+def _from_format_1(old: dict[str, Any]) -> dict[str, Any]:
+    """Targets were messages of the server; slots did not tell what brought their weights."""
+    settled = old["settled"]
+    slots = {name: _held_of_format_1(held, settled) for name, held in old["slots"].items()}
+    return {
+        **old,
+        "format": 2,
+        "target": _target_of_format_1(old["target"]),
+        "settled": _target_of_format_1(settled),
+        "slots": slots,
+        "before": slots.get(old["previous"]),
+    }
+
+
+def _target_of_format_1(message: dict[str, Any] | None) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    named = ("model", "version", "weights_digest", "assignment", "attempt")
+    packages = [message["package"]] if message["package"] else message["chain"] or []
+    return {name: message[name] for name in named} | {"packages": packages}
+
+
+def _held_of_format_1(held: dict[str, Any], settled: dict[str, Any] | None) -> dict[str, Any]:
+    """What was finished last may have been bad; what lies beside it was in use before."""
+    if settled and settled["weights_digest"] == held["digest"]:
+        return {**held, "assignment": settled["assignment"]}
+    return {**held, "used": True}
+
+
+#: From each older format to the next; an agent reads all journals of the agents before it.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_format_1}

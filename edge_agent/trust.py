@@ -31,6 +31,7 @@ from shared.wire import DesiredModel, PackageOffer
 
 if TYPE_CHECKING:
     from edge_agent.api import DeviceApi
+    from edge_agent.journal import Target
     from edge_agent.link import Link
     from shared.package import PackageReader
 
@@ -46,7 +47,7 @@ class Promise:
     result: str
 
 
-def promises(wanted: DesiredModel) -> list[Promise]:
+def promises(wanted: DesiredModel | Target) -> list[Promise]:
     """What is promised of each package of an update, in order."""
     offers = wanted.packages
     results = [offer.base_digest or "" for offer in offers[1:]] + [wanted.weights_digest]

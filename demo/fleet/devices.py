@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 
 from demo.fleet.weights import MODEL, are_sound, write_version
+from edge_agent.heavy.inline import Inline
 from edge_agent.inventory import capabilities
 from shared import wire
 from shared.decode import decode
@@ -57,7 +58,7 @@ class Device:
             name=f"line{self.line}-{self.number:02}",
             token=token,
             models={MODEL: wire.HeldModel(slots=list(self.slots), current=self.current)},
-            capabilities=capabilities(self.folder),
+            capabilities=capabilities(Inline().about(), self.folder),
             attributes={"line": str(self.line)},
         )
         answer = self.http.post(wire.ENROL_PATH, json=body.model_dump()).raise_for_status()

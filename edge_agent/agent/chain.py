@@ -7,27 +7,26 @@ removed once the next one is there, so that at most two of them take space at a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from edge_agent import trust
 from edge_agent.api import DeviceApi
 from edge_agent.download import received
 from edge_agent.errors import AgentError
+from edge_agent.heavy import Heavy, Inspection
+from edge_agent.journal import Journal, Target
 from edge_agent.link import Link
-from edge_agent.reconstitute import reconstitute, result_sizes
-from edge_agent.slots import Slots
-from shared.wire import MAX_CHAIN, DesiredModel
+from edge_agent.slots import Storage
 
 
 @dataclass(frozen=True)
 class Chain:
     """What is between the weights that a device holds and those that it should run."""
 
-    slots: Slots
-    target: DesiredModel
+    slots: Storage
+    target: Target
+    heavy: Heavy
 
     def __len__(self) -> int:
         return len(self.target.packages)
@@ -43,6 +42,11 @@ class Chain:
         return sum(received(self._file(number)) for number in range(len(self)))
 
     @property
+    def missing(self) -> int:
+        """Bytes of them that are not here yet."""
+        return self.size - self.received
+
+    @property
     def sha256s(self) -> set[str]:
         """What the packages are known by."""
         return {offer.sha256 for offer in self.target.packages}
@@ -50,7 +54,7 @@ class Chain:
     def check(self) -> None:
         """Raise AgentError `broken_chain` where one package does not start from another."""
         offers = self.target.packages
-        if len(offers) > MAX_CHAIN or any(later.base_digest is None for later in offers[1:]):
+        if len(offers) > self.slots.max_chain or any(o.base_digest is None for o in offers[1:]):
             told = f"{len(offers)} packages that do not follow one another"
             raise AgentError("broken_chain", told)
 
@@ -61,9 +65,10 @@ class Chain:
             for number, offer in enumerate(self.target.packages)
         )
 
-    def result_sizes(self, base: Path | None) -> list[int]:
-        """Bytes of the weights that each package gives; raises TrustError, BadPackage."""
-        return result_sizes(self._admitted(), base)
+    def inspect(self, base: Path | None) -> Inspection:
+        """What the packages say; raises TrustError, BadPackage."""
+        packages = [(self._file(number), self._promise(number)) for number in range(len(self))]
+        return self.heavy.inspect(packages, base)
 
     def applied(self, noted: int) -> int:
         """How many packages need not be applied again.
@@ -75,25 +80,17 @@ class Chain:
         self.slots.drop_stages()
         return 0
 
-    def apply(self, number: int, base: Path | None, output: Path) -> None:
-        """Apply one package: from `base` or the result before it, to the next or to `output`."""
+    def apply(self, number: int, base: Path | None, journal: Journal) -> None:
+        """Apply one package: from `base` or the result before it, to the next or to the slot."""
         source = self.slots.stage(number - 1) if number else base
-        is_last = number == len(self) - 1
-        with trust.admit(self._file(number), self._promise(number)) as admitted:
-            reconstitute(admitted, source, output if is_last else self.slots.stage(number))
-
-    def _admitted(self) -> Iterator[trust.Admitted]:
-        for number in range(len(self)):
-            with trust.admit(self._file(number), self._promise(number)) as admitted:
-                yield admitted
+        package, promise = self._file(number), self._promise(number)
+        if number == len(self) - 1:
+            self.slots.make(journal, package, promise, source)
+        else:
+            self.heavy.apply(package, promise, source, self.slots.stage(number))
 
     def _promise(self, number: int) -> trust.Promise:
         return trust.promises(self.target)[number]
 
     def _file(self, number: int) -> Path:
         return self.slots.package(self.target.packages[number].sha256)
-
-
-def peak_bytes(results: list[int]) -> int:
-    """The most that results of a chain take at a time: one while it is made from the one before."""
-    return max(results[0], *(one + other for one, other in pairwise(results)), 0)

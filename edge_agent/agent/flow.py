@@ -1,321 +1,250 @@
-"""The life of an update on a device: one table of states, one step each.
+"""The life of an update on a device: one table of states, a step for each, and what may follow.
 
-`STEPS` is the flow. A step does what its state is named for and enters the next state; entering is
+`TABLE` is the flow. A step does what its state is named for and enters the next state; entering is
 persisted before anything of the next state is done, so a step may run again after a crash and is
-written to find its work done already. The digest of the weights, not the journal, decides what a
-slot holds wherever the two could disagree.
+written to find its work done already. A step that leaves the state as it is has to wait for
+something. The digest of the weights, not the journal, decides what a slot holds wherever the two
+could disagree.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from edge_agent import files, health
-from edge_agent.agent.model import Device, Installation, without
-from edge_agent.config import ModelConfig
+from edge_agent import files
+from edge_agent.agent.model import Installation, without
+from edge_agent.agent.offers import was_left
+from edge_agent.agent.window import seconds_until
 from edge_agent.download import SLICE_SECONDS
-from edge_agent.errors import (
-    AgentError,
-    DownloadError,
-    HealthError,
-    LinkHeld,
-    ServerAway,
-    TrustError,
-    WrongWeights,
-)
-from edge_agent.journal import Held, Journal
-from edge_agent.slots import other
-from shared.errors import NoSpace, Unreachable, WeftError
-from shared.wire import DesiredModel, Fault, Result, State
+from edge_agent.errors import AgentError, HealthError, LinkHeld, OutsideWindow
+from edge_agent.journal import Held
+from edge_agent.runtimes import Weights
+from shared.wire import Result, State
 
-#: In these the device still runs what it ran before, and the server may change its mind.
-BEFORE_SWAPPING: frozenset[State] = frozenset(
-    {"offered", "downloading", "downloaded", "reconstituting", "staged", "deferred"}
-)
-_CHANGING: frozenset[State] = frozenset({"swapping", "verifying"})
-#: Finished at the start, before the server is asked: what is in use may be changing, or all that
-#: is left is to say how it ended.
-URGENT: frozenset[State] = _CHANGING | {
-    "committed",
-    "rolled_back",
-    "failed",
-    "aborted",
-    "superseded",
-}
 _log = logging.getLogger(__name__)
 
 
-class Update(Installation):
-    """The updates of one model, one after the other."""
+class Steps(Installation):
+    """The steps of the table, in its order; `edge_agent.agent.update` says when they are taken."""
 
-    def __init__(self, model: str, config: ModelConfig, device: Device) -> None:
-        super().__init__(model, config, device)
-        self._held: str | None = None
+    #: The check that has put the update off, if it can be made again without doing anything.
+    obstacle: Callable[[], None] | None = None
 
-    def consider(self, desired: DesiredModel | None) -> None:
-        """Take note of what the server wants; it may replace what is under way before the swap."""
-        held = desired.held if desired else None
-        if desired and held and held != self._held:
-            _log.info("%s: version %d is held: %s", self.model, desired.version, held)
-        self._held = held
-        target = self.journal.target
-        if self.journal.state in BEFORE_SWAPPING and target and not _goes_on(target, desired):
-            _log.info("%s: version %d is no longer wanted", self.model, target.version)
-            self.enter("superseded" if desired else "aborted")
-            self._drop()
-        if desired is None or desired.held or self.journal.state != "idle":
-            return
-        if _is_settled(desired, self.journal.settled) or (
-            desired.weights_digest == self.digest and desired.assignment is None
-        ):
-            return
-        _log.info("%s: version %d is offered", self.model, desired.version)
-        fresh = Journal(slots=self.journal.slots, settled=self.journal.settled)
-        self.journal = fresh.model_copy(update={"target": desired, "started_at": time.time()})
-        self.enter("offered")
+    def enter(self, state: State, **changes: Any) -> None:
+        """As `Installation.enter`; refuses what the table does not allow."""
+        before = self.journal.state
+        if state not in (before, *TABLE[before].next):
+            raise RuntimeError(f"{before} -> {state} is not in the table of states")
+        super().enter(state, **changes)
 
-    def drive(self) -> None:
-        """Bring the update as far as it goes now.
-
-        Raises ServerAway or DownloadError where the link ended it; other errors end the update
-        itself, are reported to the server, and raised again.
-        """
-        state = self.journal.state
-        if state == "idle" or (self._held and state in BEFORE_SWAPPING):
-            return
-        if state == "deferred":
-            self.enter("offered")
-        ended = self._count_attempt()
-        while self.journal.state in STEPS:
-            ended = self._step() or ended
-        if ended:
-            raise ended
-
-    def _step(self) -> WeftError | None:
-        """Do the step of the present state; returns the error that ended the update, if one did."""
-        state = self.journal.state
-        try:
-            STEPS[state](self)
-        except WeftError as error:
-            if _is_away(error):
-                self.enter(state, attempts=self.journal.attempts - 1)  # not this update's fault
-                raise
-            if _worth_another_attempt(error, state):
-                self.enter(state, error=_fault(error))
-                raise
-            self._end(error)
-            return error
-        return None
-
-    def _count_attempt(self) -> WeftError | None:
-        """Persist that one more attempt begins; bytes that came since the last one start afresh.
-
-        After too many, the update ends: a package that crashes the agent must not do so for ever.
-        """
-        journal = self.journal
-        if journal.state not in BEFORE_SWAPPING | _CHANGING:
-            return None
-        arrived = self.chain.received
-        attempts = 1 if arrived > journal.received else journal.attempts + 1
-        self.enter(journal.state, attempts=attempts, received=max(arrived, journal.received))
-        if attempts <= self.device.config.max_attempts:
-            return None
-        last = f"; the last error: {journal.error.message}" if journal.error else ""
-        stuck = f"{attempts - 1} attempts in state {journal.state}{last}"
-        error = AgentError("too_many_attempts", stuck)
-        self._end(error)
-        return error
-
-    # The steps, in the order of the table.
-
-    def _plan(self) -> None:
+    def plan(self) -> None:
         """Find out how to come to the target, and whether there is room for it."""
         target, chain = self.target, self.chain
         current = self.slots.current()
         self.slots.keep_packages(chain.sha256s)
         self.slots.drop_stages()
-        if self.device.broken:
-            raise self.device.broken
+        self.slots.drop_undo()
+        if was_left(target, self.journal):
+            raise AgentError("left_by_hand", f"somebody went back from version {target.version}")
         for name, held in self.journal.slots.items():
             if held.digest == target.weights_digest and self.still_holds(name):
                 state: State = "verifying" if name == current else "staged"
-                self.enter(state, fill=name, previous=current)
+                self.enter(state, fill=name, previous=current, before=self.held)
                 return
+        if fault := self.device.heavy.about().fault:
+            raise fault
         if not chain:
             raise AgentError("no_such_weights", f"no slot holds {target.weights_digest}")
         chain.check()
         limit = self.device.config.max_package_bytes
         if chain.size > limit:
             raise AgentError("package_too_large", f"{chain.size} bytes, the limit is {limit}")
-        fill = other(current)
+        fill = self.slots.fill()
         base = self.base()
-        self.check_room(self.expected_bytes(base), fill, base)
-        self.enter("downloading", fill=fill, previous=current, applied=0)
+        self._require(partial(self.check_room, self.expected_bytes(base), fill, base))
+        self.enter("downloading", fill=fill, previous=current, before=self.held, applied=0)
 
-    def _download(self) -> None:
-        link = self.device.link
-        while not self.chain.obtain(self.device.api, link, link.clock() + SLICE_SECONDS):
-            pass
-        self.enter("downloaded", received=self.chain.size)
+    def download(self) -> None:
+        """Fetch what is missing of the packages, for as long as a slice lasts."""
+        until = self.device.clock.now() + SLICE_SECONDS
+        try:
+            is_here = self.chain.obtain(self.device.api, self.device.link, until)
+        except LinkHeld:
+            self.obstacle = partial(self.device.link.check, self.chain.missing)
+            raise
+        if is_here:
+            self.enter("downloaded", received=self.chain.size)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         """Look at the packages before a slot is given up for them."""
         base = self.base()
-        sizes = self.chain.result_sizes(self.slots.path(base) if base else None)
-        self.check_room(sizes, self.fill, base)
+        said = self.chain.inspect(self.slots.path(base) if base else None)
+        self._require(partial(self.check_room, said.sizes, self.fill, base))
         self.enter("reconstituting")
 
-    def _reconstitute(self) -> None:
-        target, fill = self.target, self.fill
-        made = Held(digest=target.weights_digest, version=target.version)
+    def reconstitute(self) -> None:
+        """Make the new weights, or what turns the old ones into them; nothing in use is touched."""
+        journal, target, fill = self.journal, self.target, self.fill
+        if self.slots.overwrites(journal):
+            self._apply(self._base_path())
+            self.enter("staged")
+            return
         if self.slots.digest(fill) != target.weights_digest:
             base = self.base()
             if base != fill:
-                self.enter("reconstituting", slots=without(self.journal.slots, fill))
+                self.enter("reconstituting", slots=without(journal.slots, fill))
                 files.remove(self.slots.path(fill))
-            self._apply(self.slots.path(base) if base else None)
-        self.enter("staged", slots={**self.journal.slots, fill: made})
+            self._apply(self._base_path())
+        self.enter("staged", slots={**self.journal.slots, fill: self._made(used=False)})
 
     def _apply(self, base: Path | None) -> None:
         """Apply the packages one after the other; after a restart, those that are left."""
         for number in range(self.chain.applied(self.journal.applied), len(self.chain)):
-            self.chain.apply(number, base, self.slots.path(self.fill))
+            self.chain.apply(number, base, self.journal)
             if number < len(self.chain) - 1:
-                done = {"applied": number + 1, "attempts": min(self.journal.attempts, 1)}
-                self.enter("reconstituting", **done)
+                self.enter("reconstituting", applied=number + 1, attempts=1)
                 self.slots.drop_stages(but=number)
 
-    def _stage(self) -> None:
+    def stage(self) -> None:
+        """Hold the new weights ready, until they may be used and the program is ready too."""
         self.slots.drop_stages()
-        self.enter("swapping")
+        self._require(self._check_window)
+        overwrites = self.slots.overwrites(self.journal)
+        self._require(partial(self.runtime.prepare, self.weights(ready=not overwrites)))
+        slots = self.journal.slots
+        self.enter("swapping", slots=without(slots, self.fill) if overwrites else slots)
 
-    def _swap(self) -> None:
-        self.slots.switch(self.fill)
+    def _check_window(self) -> None:
+        window = self.config.install_window
+        seconds = seconds_until(window, self.device.clock.local()) if window else 0.0
+        if seconds and self.target.origin != "hand":
+            raise OutsideWindow(f"new weights may be used {window}", seconds)
+
+    def swap(self) -> None:
+        """Put them into use."""
+        self.slots.switch(self.journal)
+        self.runtime.swap(self.weights())
         self.enter("verifying")
 
-    def _verify(self) -> None:
-        """Read back what is in use now, and have it judged."""
+    def verify(self) -> None:
+        """Read back what is in use now, and have it judged where it is used."""
         target, fill = self.target, self.fill
         if self.slots.digest(fill) != target.weights_digest:
             self.enter("verifying", slots=without(self.journal.slots, fill))
             raise AgentError("slot_damaged", f"slot {fill} does not hold {target.weights_digest}")
-        judged = health.check(self.model, self.config, self.slots.link, target.weights_digest)
-        named = Held(digest=target.weights_digest, version=target.version)
-        slots = {**self.journal.slots, fill: named}
-        self.enter("committed", health=judged, error=None, slots=slots)
+        verdict = self.runtime.verify(self.weights(), None)
+        if verdict.digest not in (None, target.weights_digest):
+            raise HealthError("wrong_weights", f"the program holds {verdict.digest}")
+        slots = {**self.journal.slots, fill: self._made(used=True)}
+        self.enter("committed", health=verdict.health, error=None, slots=slots)
 
-    def _commit(self) -> None:
-        _log.info("%s: version %d is in use", self.model, self.target.version)
+    def commit(self) -> None:
+        """Let the program keep them, and say so."""
+        self.patiently(partial(self.runtime.confirm, self.weights()))
+        _log.info("%s: version %s is in use", self.model, self.target.version)
+        self.slots.keep(self.journal)
         self.report("committed")
         self.rest(self.target)
 
-    def _roll_back(self) -> None:
+    def roll_back(self) -> None:
         """Go back to what was in use before; nothing, if there was nothing."""
-        previous = self.journal.previous
+        before, previous = self.journal.before, self.journal.previous
         result: Result = "failed_rolled_back"
-        if previous == self.journal.fill:
+        if before and before.digest == self.target.weights_digest:  # it was only checked again
             result = "failed_no_change"
-        elif previous is None:
-            files.remove(self.slots.link)
+            is_whole = self.still_holds(self.fill)
         else:
-            self.slots.switch(previous)
-        if previous and not self.still_holds(previous):
-            result = "failed_unrecovered"
-        self.report(result)
+            is_whole = self.slots.go_back(self.journal)
+            if before and previous:
+                slots = without(self.journal.slots, previous)
+                self.enter("rolled_back", slots={**slots, previous: before} if is_whole else slots)
+            self.patiently(self._revert)
+        self.report(result if is_whole else "failed_unrecovered")
         self.rest(self.target)
 
-    def _fail(self) -> None:
+    def _revert(self) -> None:
+        """Have the program go back as well."""
+        before, previous = self.journal.before, self.journal.previous
+        if before is None or previous is None:
+            self.runtime.revert(None)
+            return
+        old = Weights(self.slots.path(previous), before.digest, before.version)
+        verdict = self.runtime.revert(old)
+        if verdict.digest not in (None, before.digest):
+            _log.error("%s: the program holds %s now", self.model, verdict.digest)
+
+    def fail(self) -> None:
+        """Say so; the weights in use were never touched."""
         self.report("failed_no_change")
         self.rest(self.target)
 
-    def _drop(self) -> None:
+    def look_again(self) -> None:
+        """Go on, unless what has put the update off is still there."""
+        if self.obstacle:
+            self.obstacle()
+        self.enter("offered")
+
+    def drop(self) -> None:
+        """Forget it."""
         self.rest(self.journal.settled)
 
-    def _end(self, error: WeftError) -> None:
-        """Enter the state in which the update ends because of `error`."""
-        state, fault = self.journal.state, _fault(error)
-        if error.code == "package.wrong_base":  # the slot is not what the journal says
-            self.enter(state, slots=self.slots.survey())
-        if state in ("swapping", "verifying"):
-            judged = "failed" if isinstance(error, HealthError) else "unverified"
-            self.enter("rolled_back", error=fault, health=judged)
-        elif isinstance(error, (NoSpace, LinkHeld)):
-            self._defer(fault)
-        else:
-            wrong = error.tensor_digests if isinstance(error, WrongWeights) else None
-            self.enter("failed", error=fault, tensor_digests=wrong)
+    def patiently(self, tell: Callable[[], None]) -> None:
+        """Tell the program something that may be told once more later."""
+        tell()
 
-    def _defer(self, fault: Fault) -> None:
-        """Wait for better times; the server hears of it once."""
-        before = self.journal.error
-        self.journal = self.journal.model_copy(update={"error": fault})
-        if before is None or before.code != fault.code:
-            self.report("failed_no_change", "deferred")
-        self.enter("deferred", attempts=0)
+    def _require(self, check: Callable[[], None]) -> None:
+        """Make a check that may be made again, by itself, where it puts the update off."""
+        self.obstacle = check
+        check()
+        self.obstacle = None
+
+    def _base_path(self) -> Path | None:
+        base = self.base()
+        return self.slots.path(base) if base else None
+
+    def _made(self, *, used: bool) -> Held:
+        """The target, as what a slot holds."""
+        target = self.target
+        return Held(
+            digest=target.weights_digest,
+            version=target.version,
+            assignment=target.assignment,
+            used=used,
+        )
 
 
-#: The flow. States that are not here are ones to rest in.
-STEPS: Final[Mapping[State, Callable[[Update], None]]] = MappingProxyType(
+class Row(NamedTuple):
+    """What is done in a state, and the states that may follow."""
+
+    step: Callable[[Steps], None] | None
+    next: tuple[State, ...]
+
+
+#: An update may end in these from any state before `swapping`: it cannot be done, not now, or the
+#: server has changed its mind.
+_OUT: Final[tuple[State, ...]] = ("failed", "deferred", "aborted", "superseded")
+
+#: The flow.
+TABLE: Final[Mapping[State, Row]] = MappingProxyType(
     {
-        "offered": Update._plan,  # -> downloading | staged | verifying
-        "downloading": Update._download,  # -> downloaded
-        "downloaded": Update._admit,  # -> reconstituting
-        "reconstituting": Update._reconstitute,  # -> staged
-        "staged": Update._stage,  # -> swapping
-        "swapping": Update._swap,  # -> verifying
-        "verifying": Update._verify,  # -> committed | rolled_back
-        "committed": Update._commit,  # -> idle
-        "rolled_back": Update._roll_back,  # -> idle
-        "failed": Update._fail,  # -> idle
-        "aborted": Update._drop,  # -> idle
-        "superseded": Update._drop,  # -> idle
+        "idle": Row(None, ("offered",)),
+        "offered": Row(Steps.plan, ("downloading", "staged", "verifying", *_OUT)),
+        "downloading": Row(Steps.download, ("downloaded", *_OUT)),
+        "downloaded": Row(Steps.admit, ("reconstituting", *_OUT)),
+        "reconstituting": Row(Steps.reconstitute, ("staged", *_OUT)),
+        "staged": Row(Steps.stage, ("swapping", *_OUT)),
+        "swapping": Row(Steps.swap, ("verifying", "rolled_back")),
+        "verifying": Row(Steps.verify, ("committed", "rolled_back")),
+        "committed": Row(Steps.commit, ("idle",)),
+        "rolled_back": Row(Steps.roll_back, ("idle",)),
+        "failed": Row(Steps.fail, ("idle",)),
+        "deferred": Row(Steps.look_again, ("offered", "failed", "aborted", "superseded")),
+        "aborted": Row(Steps.drop, ("idle",)),
+        "superseded": Row(Steps.drop, ("idle",)),
     }
 )
-
-
-def _is_settled(desired: DesiredModel, settled: DesiredModel | None) -> bool:
-    """Whether this very attempt has been finished, for good or bad."""
-    if settled is None:
-        return False
-    return _identity(desired) == _identity(settled) and desired.attempt == settled.attempt
-
-
-def _goes_on(target: DesiredModel, desired: DesiredModel | None) -> bool:
-    """Whether what is under way is still wanted; one that is held may come without its package.
-
-    Another attempt of the same is what is under way: a download need not begin again.
-    """
-    if desired is None:
-        return False
-    if desired.held:
-        return _identity(desired)[:2] == _identity(target)[:2]
-    return _identity(desired) == _identity(target)
-
-
-def _identity(wanted: DesiredModel) -> tuple[str, int | None, tuple[str, ...]]:
-    """What an update is: where to, for which assignment, and by which packages."""
-    packages = tuple(offer.sha256 for offer in wanted.packages)
-    return wanted.weights_digest, wanted.assignment, packages
-
-
-def _is_away(error: WeftError) -> bool:
-    """Whether only the link or the server is at fault, which may last for days."""
-    return isinstance(error, ServerAway) or error.code == "agent.token_refused"
-
-
-def _worth_another_attempt(error: WeftError, state: State) -> bool:
-    """Whether the same step may succeed later, though nothing about the update changes."""
-    if isinstance(error, NoSpace):
-        return state in URGENT
-    if isinstance(error, TrustError):
-        return state == "downloading" and error.code in ("trust.wrong_length", "trust.wrong_hash")
-    return isinstance(error, (Unreachable, DownloadError))
-
-
-def _fault(error: WeftError) -> Fault:
-    return Fault(code=error.code, message=error.message[:2000])

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edge_agent import files
-from edge_agent.agent.chain import Chain, peak_bytes
+from edge_agent.agent.chain import Chain
+from edge_agent.agent.clock import Clock
 from edge_agent.api import DeviceApi
 from edge_agent.config import Config, ModelConfig
 from edge_agent.errors import AgentError
+from edge_agent.heavy import Heavy
 from edge_agent.inventory import capabilities
-from edge_agent.journal import Held, Journal, SlotName, load_journal, persist_journal
+from edge_agent.journal import Held, Journal, SlotName, Target, load_journal, persist_journal
 from edge_agent.link import Link
 from edge_agent.report import Outbox
-from edge_agent.slots import Slots
-from shared.errors import NoSpace, WeftError
-from shared.wire import DesiredModel, Report, Result, State
+from edge_agent.runtimes import Runtime, Weights, open_runtime
+from edge_agent.slots import STORAGES, Directory, Storage
+from shared.errors import NoSpace
+from shared.wire import Capabilities, Report, Result, State
 
 #: What the journal, the reports and a file system's own needs may take beside the weights.
 MARGIN_BYTES = 1 << 20
@@ -36,8 +39,16 @@ class Device:
     config: Config
     api: DeviceApi
     outbox: Outbox
+    clock: Clock
     link: Link
-    broken: WeftError | None  # why this machine cannot decode, if it cannot
+    heavy: Heavy
+    beat: Callable[[], None]
+
+    def capabilities(self) -> Capabilities:
+        """What this device can decode and hold; takes a moment the first time."""
+        models = self.config.models.values()
+        chain = min(STORAGES[model.storage].max_chain for model in models)
+        return capabilities(self.heavy.about(), self.config.state_dir, chain)
 
 
 class Installation:
@@ -45,27 +56,41 @@ class Installation:
 
     def __init__(self, model: str, config: ModelConfig, device: Device) -> None:
         self.model, self.config, self.device = model, config, device
-        self.slots = Slots(device.config.state_dir / "models" / model)
+        self._directory = device.config.state_dir / "models" / model
+        self._on_disk: Journal | None = None
+        found = load_journal(Directory(self._directory).journal)
+        self.slots = self._storage(found)
         self.slots.prepare()
-        self.journal = load_journal(self.slots.journal) or self._first_journal()
+        self.journal = found or self._first_journal()
+        self.runtime: Runtime = open_runtime(model, config, device.beat)
+
+    def _storage(self, journal: Journal | None) -> Storage:
+        """As configured; an update that is under way ends in the mode that it began in."""
+        is_under_way = journal is not None and journal.state != "idle"
+        mode = journal.storage if journal and is_under_way else self.config.storage
+        return STORAGES[mode](self._directory, self.device.heavy)
 
     def _first_journal(self) -> Journal:
         """The journal of a device that has none: what the slots hold is found by reading them."""
         if self.config.initial:
             self.slots.adopt(self.config.initial)
-        journal = Journal(slots=self.slots.survey())
-        persist_journal(self.slots.journal, journal)
-        return journal
+        self._persist(Journal(slots=self.slots.survey()))
+        return self.journal
 
     @property
     def digest(self) -> str | None:
         """The weights digest of the slot in use."""
-        current = self.slots.current()
-        held = self.journal.slots.get(current) if current else None
+        held = self.held
         return held.digest if held else None
 
     @property
-    def target(self) -> DesiredModel:
+    def held(self) -> Held | None:
+        """What is in use."""
+        current = self.slots.current()
+        return self.journal.slots.get(current) if current else None
+
+    @property
+    def target(self) -> Target:
         """What is being installed; there is one in every state but `idle`."""
         assert self.journal.target is not None
         return self.journal.target
@@ -73,7 +98,7 @@ class Installation:
     @property
     def chain(self) -> Chain:
         """The packages of the target; there are some from `downloading` to `reconstituting`."""
-        return Chain(self.slots, self.target)
+        return Chain(self.slots, self.target, self.device.heavy)
 
     @property
     def fill(self) -> SlotName:
@@ -85,19 +110,39 @@ class Installation:
         """Persist the state, before anything that it stands for is done."""
         if state != self.journal.state:
             _log.debug("%s: %s -> %s", self.model, self.journal.state, state)
-            # The attempt under way has come this far: it is the first at the new state.
-            changes.setdefault("attempts", min(self.journal.attempts, 1))
+            changes.setdefault("attempts", 1)  # the first at the new state begins
         self._persist(self.journal.model_copy(update={"state": state, **changes}))
 
-    def rest(self, settled: DesiredModel | None) -> None:
+    def weights(self, *, ready: bool = True) -> Weights:
+        """The target, for the program that is to use it."""
+        target = self.target
+        return Weights(self.slots.path(self.fill), target.weights_digest, target.version, ready)
+
+    def begin(self, target: Target) -> None:
+        """Take on an update, after the one that was finished last."""
+        self.slots = self._storage(None)
+        fresh = Journal(
+            slots=self.journal.slots,
+            settled=self.journal.settled,
+            left=self.journal.left,
+            target=target,
+            storage=self.slots.mode,
+            started_at=time.time(),
+        )
+        self.journal = fresh
+        self.enter("offered")
+
+    def rest(self, settled: Target | None) -> None:
         """Remove what is no longer needed and be idle."""
-        self.slots.keep_packages(())
-        self.slots.drop_stages()
-        self._persist(Journal(slots=self.journal.slots, settled=settled))
+        self.slots.tidy()
+        journal = self.journal
+        self._persist(Journal(slots=journal.slots, settled=settled, left=journal.left))
 
     def _persist(self, journal: Journal) -> None:
-        persist_journal(self.slots.journal, journal)
-        self.journal = journal
+        """Replace the journal, unless nothing changes: flash memory wears."""
+        if journal != self._on_disk:
+            persist_journal(self.slots.journal, journal)
+        self.journal = self._on_disk = journal
 
     def report(self, result: Result, state: State | None = None) -> None:
         """Persist a report on how the update ended; `state` is the journal's by default."""
@@ -115,7 +160,7 @@ class Installation:
             tensor_digests=journal.tensor_digests,
             seconds=round(max(0.0, time.time() - journal.started_at), 3),
             health=journal.health,
-            capabilities=capabilities(self.slots.directory),
+            capabilities=self.device.capabilities(),
         )
         self.device.outbox.add(report)
 
@@ -145,11 +190,8 @@ class Installation:
 
     def check_room(self, results: list[int], fill: SlotName, base: SlotName | None) -> None:
         """Raise NoSpace unless the rest of the packages and what they give fit on the disk."""
-        missing = self.chain.size - self.chain.received
-        gained = self.slots.size(fill) if base != fill else 0
-        gained += self.slots.stage_bytes()
+        needed = self.chain.missing + self.slots.needed(results, fill, base) + MARGIN_BYTES
         free = files.free_bytes(self.slots.directory)
-        needed = missing + peak_bytes(results) + MARGIN_BYTES - gained
         if needed > free:
             raise NoSpace("no_space", f"the update needs {needed} bytes, {free} are free")
 

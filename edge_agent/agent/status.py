@@ -8,7 +8,7 @@ from edge_agent.api import load_identity
 from edge_agent.config import Config
 from edge_agent.journal import Journal, load_journal
 from edge_agent.report import Outbox
-from edge_agent.slots import Slots
+from edge_agent.slots import Directory
 
 
 def status(config: Config) -> dict[str, Any]:
@@ -20,12 +20,12 @@ def status(config: Config) -> dict[str, Any]:
         "device_id": identity.device_id if identity else None,
         "pending_reports": Outbox(config.state_dir / "reports.json").pending,
         "models": {
-            name: _of_model(Slots(config.state_dir / "models" / name)) for name in config.models
+            name: _of_model(Directory(config.state_dir / "models" / name)) for name in config.models
         },
     }
 
 
-def _of_model(slots: Slots) -> dict[str, Any]:
+def _of_model(slots: Directory) -> dict[str, Any]:
     journal = load_journal(slots.journal) or Journal()
     current = slots.current()
     held = journal.slots.get(current) if current else None

@@ -50,6 +50,9 @@ class Heavy(Protocol):
     def begin(self) -> None:
         """Set `about` going beside whatever is done next, where that is possible."""
 
+    def end(self) -> None:
+        """Give up what was begun, if nobody has asked for it."""
+
     def about(self) -> About:
         """What this machine can decode, found by doing it; raises nothing of ours."""
 

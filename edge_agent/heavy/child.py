@@ -57,6 +57,12 @@ class Child:
         if self._early is None and self._about is None:
             self._early = _Process("about", {})
 
+    def end(self) -> None:
+        """See `Heavy`."""
+        process, self._early = self._early, None
+        if process:
+            process.end()
+
     def about(self) -> About:
         """See `Heavy`; asked once only, unless the child died of it."""
         if self._about is not None:

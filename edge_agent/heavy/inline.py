@@ -21,6 +21,9 @@ class Inline:
     def begin(self) -> None:
         """There is nothing beside this process."""
 
+    def end(self) -> None:
+        """Nothing is ever begun."""
+
     def about(self) -> About:
         """See `Heavy`."""
         from shared import coding, methods, package

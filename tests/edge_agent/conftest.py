@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from edge_agent.agent.loop import Agent, running
 from edge_agent.config import Config
+from edge_agent.heavy.inline import Inline
 from server.packaging.encode import BuildReport, build_package
 from shared import wire
 from shared.weights import WeightsReader, write_weights
@@ -246,13 +248,20 @@ class Bench:
         return {**os.environ, **given, "WEFT_AGENT_LOG_LEVEL": "debug"}
 
     def round(self) -> list[str]:
-        """A new agent: recover, one round; returns the codes of what went wrong."""
-        with running(self.config, self.pauses.append) as agent:
+        """A new agent: recover, one round; returns the codes of what went wrong.
+
+        Each model is left for later after its first error.
+        """
+        with self.running() as agent:
             return self.go_on(agent)
+
+    def running(self) -> AbstractContextManager[Agent]:
+        """An agent that waits for nothing really, and does all in this process."""
+        return running(self.config, self.pauses.append, heavy=Inline())
 
     def go_on(self, agent: Agent) -> list[str]:
         errors = agent.recover()
-        errors += agent.round()[1]
+        errors += agent.round(patience=0)[1]
         return [error.code for error in errors]
 
     def in_use(self) -> str | None:

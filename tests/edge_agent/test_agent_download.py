@@ -72,7 +72,7 @@ def test_a_long_outage_does_not_use_up_the_attempts(ready: Any, plane: Any, shel
 def test_the_servers_retry_after_is_handed_on(ready: Any, plane: Any, shelf: Any) -> None:
     plane.faults = [answer(503, Retry_After="120")]
     with running(ready.config, ready.pauses.append) as agent:
-        (error,) = agent.round()[1]
+        (error,) = agent.round(patience=0)[1]
     assert error.retry_after == 120.0
 
 

@@ -16,7 +16,7 @@ from edge_agent.config import ModelConfig
 from edge_agent.errors import AgentError, HealthError, TrustError, WrongWeights
 from edge_agent.reconstitute import reconstitute, result_sizes
 from edge_agent.report import Outbox
-from edge_agent.slots import Slots
+from edge_agent.slots import Directory
 from shared.errors import BadPackage, NoSpace
 from shared.wire import Report
 
@@ -95,11 +95,11 @@ def test_what_a_killed_agent_left_is_cleaned(tmp_path: Path) -> None:
 
 
 def test_a_link_is_turned_and_nothing_is_left(tmp_path: Path) -> None:
-    slots = Slots(tmp_path / "model")
+    slots = Directory(tmp_path / "model")
     slots.prepare()
     assert slots.current() is None
     for name in ("a", "b", "a"):
-        slots.switch(name)  # type: ignore[arg-type]
+        slots.point_to(name)  # type: ignore[arg-type]
         assert slots.current() == name
     assert names(slots.directory) == ["current", "slots"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from edge_agent import files
-from edge_agent.agent.flow import BEFORE_SWAPPING, STEPS, URGENT
-from edge_agent.agent.loop import running
+from edge_agent.agent.flow import TABLE
+from edge_agent.agent.outcomes import BEFORE_SWAPPING, CHANGING, ENDING
 from edge_agent.errors import AgentError, ServerAway
-from edge_agent.journal import Journal, load_journal
+from edge_agent.journal import Target, load_journal
 from shared.wire import State
 
 MODEL = "digits"
@@ -94,7 +94,7 @@ def test_a_token_never_goes_to_another_server(bench: Any, plane: Any, shelf: Any
 def test_an_idle_poll_is_a_304_and_the_server_sets_the_pace(
     bench: Any, plane: Any, shelf: Any
 ) -> None:
-    with running(bench.config, bench.pauses.append) as agent:
+    with bench.running() as agent:
         assert agent.round() == (30.0, [])
         assert agent.round() == (30.0, [])
     assert plane.asked("/device/v1/desired")[-1]["if-none-match"] == '"1"'
@@ -129,7 +129,7 @@ def test_an_update_that_is_held_on_its_way_keeps_what_it_has(
     assert bench.round() == ["server.unreachable"]
     plane.offer(shelf, wanted.model_copy(update={"held": "no package yet", "package": None}))
     asked = len(plane.asked("/device/v1/packages"))
-    with running(bench.config, bench.pauses.append) as agent:
+    with bench.running() as agent:
         assert agent.round()[1] == []
         assert len(plane.asked("/device/v1/packages")) == asked
         plane.offer(shelf, wanted)
@@ -255,7 +255,7 @@ def test_a_lost_journal_is_made_anew_from_the_slots(bench: Any, plane: Any, shel
 
 def test_a_journal_of_a_later_agent_is_refused(bench: Any, plane: Any) -> None:
     bench.round()
-    (bench.folder / "journal.json").write_text('{"format": 2, "more": []}')
+    (bench.folder / "journal.json").write_text('{"format": 99, "more": []}')
     with pytest.raises(AgentError, match=r"agent\.state_too_new"):
         bench.round()
 
@@ -314,7 +314,13 @@ def test_what_was_downloaded_is_installed_though_the_server_is_away(
     package = shelf.packages["xor-12"]
     shutil.copy(package.path, bench.folder / f"package-{package.sha256}.weft")
     ready = journal.model_copy(
-        update={"state": "downloaded", "target": shelf.wanted(2, "xor-12", 2), "fill": "b"}
+        update={
+            "state": "downloaded",
+            "target": Target.of(shelf.wanted(2, "xor-12", 2)),
+            "fill": "b",
+            "previous": "a",
+            "before": journal.slots["a"],
+        }
     )
     files.write(bench.folder / "journal.json", ready.model_dump_json().encode())
     plane.faults = [lambda h: (h.problem(503, "x.y"), True)[1] for _ in range(2)]
@@ -340,13 +346,42 @@ def test_attempts_are_capped(bench: Any, plane: Any, shelf: Any) -> None:
 
 
 def test_only_one_agent_works_in_a_directory(bench: Any, plane: Any) -> None:
-    with running(bench.config, bench.pauses.append), pytest.raises(AgentError, match="busy"):
+    with bench.running(), pytest.raises(AgentError, match="busy"):
         bench.round()
 
 
-def test_every_state_is_either_in_the_table_or_one_to_rest_in() -> None:
-    states = set(State.__args__)
-    assert set(STEPS) | {"idle", "deferred"} == states
-    assert BEFORE_SWAPPING | URGENT | {"idle"} == states
-    assert not BEFORE_SWAPPING & URGENT
-    assert Journal().state == "idle"
+NEXT = {
+    "idle": "offered",
+    "offered": "downloading staged verifying failed deferred aborted superseded",
+    "downloading": "downloaded failed deferred aborted superseded",
+    "downloaded": "reconstituting failed deferred aborted superseded",
+    "reconstituting": "staged failed deferred aborted superseded",
+    "staged": "swapping failed deferred aborted superseded",
+    "swapping": "verifying rolled_back",
+    "verifying": "committed rolled_back",
+    "committed": "idle",
+    "rolled_back": "idle",
+    "failed": "idle",
+    "deferred": "offered failed aborted superseded",
+    "aborted": "idle",
+    "superseded": "idle",
+}
+
+
+def test_the_table_of_states_is_this_one() -> None:
+    assert {state: " ".join(row.next) for state, row in TABLE.items()} == NEXT
+    assert [state for state, row in TABLE.items() if row.step is None] == ["idle"]
+    assert set(TABLE) == set(State.__args__)
+    assert BEFORE_SWAPPING | CHANGING | ENDING | {"idle"} == set(TABLE)
+    assert not BEFORE_SWAPPING & CHANGING | BEFORE_SWAPPING & ENDING | CHANGING & ENDING
+
+
+def test_what_the_table_does_not_allow_is_refused_before_it_is_written(
+    bench: Any, plane: Any
+) -> None:
+    with bench.running() as agent:
+        before = (bench.folder / "journal.json").read_bytes()
+        with pytest.raises(RuntimeError, match="idle -> swapping"):
+            agent.updates[MODEL].enter("swapping")
+        assert (bench.folder / "journal.json").read_bytes() == before
+        assert agent.updates[MODEL].journal.state == "idle"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from edge_agent import files
-from edge_agent.agent.chain import peak_bytes
 from edge_agent.journal import load_journal
+from edge_agent.slots.two import peak_bytes
 from shared.wire import DesiredModel
 
 MODEL = "digits"

@@ -1,0 +1,46 @@
+"""What an error means for the update that it stopped: one decision, without any effect."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from edge_agent.errors import DownloadError, LinkHeld, OutsideWindow, RuntimeAway, ServerAway
+from shared.errors import NoSpace, Unreachable, WeftError
+from shared.wire import State
+
+#: In these the device still runs what it ran before, and the server may change its mind.
+BEFORE_SWAPPING: frozenset[State] = frozenset(
+    {"offered", "downloading", "downloaded", "reconstituting", "staged", "deferred"}
+)
+CHANGING: frozenset[State] = frozenset({"swapping", "verifying"})
+#: What is counted as an attempt; to wait for better times is none.
+COUNTED: frozenset[State] = (BEFORE_SWAPPING | CHANGING) - {"deferred"}
+ENDING: frozenset[State] = frozenset(
+    {"committed", "rolled_back", "failed", "aborted", "superseded"}
+)
+
+#: `away`: only the link is at fault, which may last for days; tried again, no attempt is counted.
+#: `again`: the same step may succeed later, though nothing about the update changes.
+#: The others are the states that follow.
+Outcome: TypeAlias = Literal["away", "again", "deferred", "rolled_back", "failed"]
+
+_TRANSIENT = frozenset({"trust.wrong_length", "trust.wrong_hash"})
+
+
+def outcome_of(error: WeftError, state: State) -> Outcome:
+    """What `error`, raised by the step of `state`, leads to."""
+    if isinstance(error, ServerAway) or error.code == "agent.token_refused":
+        return "away"
+    if error.code == "agent.too_many_attempts":
+        return _end_of(state)
+    if isinstance(error, (NoSpace, LinkHeld, OutsideWindow, RuntimeAway)):
+        return "deferred" if state in BEFORE_SWAPPING else "again"
+    if state in ENDING or isinstance(error, (Unreachable, DownloadError)):
+        return "again"
+    if error.code == "agent.worker_died" or (state == "downloading" and error.code in _TRANSIENT):
+        return "again"
+    return _end_of(state)
+
+
+def _end_of(state: State) -> Outcome:
+    return "rolled_back" if state in CHANGING else "failed"

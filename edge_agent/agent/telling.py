@@ -1,0 +1,93 @@
+"""What the agent tells the server on its own account: who it is, what it can, what it holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from edge_agent.agent.model import Device, Installation
+from edge_agent.api import Identity, load_identity, persist_identity
+from edge_agent.config import Config
+from edge_agent.errors import AgentError
+from edge_agent.inventory import attributes, told
+from shared.wire import Enrolment, HeldModel, Report
+
+_log = logging.getLogger(__name__)
+
+
+class Teller:
+    """One device's word to its server."""
+
+    def __init__(self, config: Config, device: Device, models: Sequence[Installation]) -> None:
+        self._config, self._device, self._models = config, device, models
+        self._identity = config.state_dir / "identity.json"
+        self._attributes = attributes(config.attributes)
+        self._is_known = self._is_up_to_date = False
+
+    def introduce(self) -> None:
+        """Use the device's own token, or get one; tell what the server has not heard of."""
+        if not self._is_known:
+            self._enrol()
+        if not self._is_up_to_date:
+            self._tell_changes()
+
+    def send(self) -> None:
+        """Send the reports that wait. Raises ServerAway."""
+        self._device.outbox.send(self._device.api)
+
+    def tell(self) -> None:
+        """Report what is held of each model, and all else that the server should know."""
+        for model in self._models:
+            held = _holding(model)
+            report = Report(
+                counter=1,  # the outbox gives the real one
+                model=model.model,
+                result="committed",
+                state="idle",
+                weights_digest=held.current,
+                slots=held.slots,
+                capabilities=self._device.capabilities(),
+                attributes=self._attributes,
+            )
+            self._device.outbox.add(report)
+
+    def _enrol(self) -> None:
+        """A token goes only to the server that gave it."""
+        identity = load_identity(self._identity)
+        if identity is None or identity.server != self._config.server:
+            identity = self._ask_to_be_known()
+            persist_identity(self._identity, identity)
+            self._device.outbox.note_told(self._inventory())
+        self._device.api.use_token(identity.token)
+        self._is_known = True
+
+    def _ask_to_be_known(self) -> Identity:
+        token = self._config.enrolment_token
+        if token is None:
+            raise AgentError("not_enrolled", f"no token for {self._config.server} is held here")
+        request = Enrolment(
+            name=self._config.name,
+            token=token.get_secret_value(),
+            models={model.model: _holding(model) for model in self._models},
+            capabilities=self._device.capabilities(),
+            attributes=self._attributes,
+        )
+        given = self._device.api.enrol(request)
+        _log.info("enrolled as device %s", given.device_id)
+        return Identity(server=self._config.server, device_id=given.device_id, token=given.token)
+
+    def _tell_changes(self) -> None:
+        """Report attributes and capabilities that the server has not heard of: a new agent, say."""
+        inventory = self._inventory()
+        if self._device.outbox.told != inventory:
+            self.tell()
+            self._device.outbox.note_told(inventory)
+        self._is_up_to_date = True
+
+    def _inventory(self) -> str:
+        return told(self._attributes, self._device.capabilities())
+
+
+def _holding(model: Installation) -> HeldModel:
+    slots = [held.digest for held in model.journal.slots.values()]
+    return HeldModel(slots=slots, current=model.digest)

@@ -1,0 +1,85 @@
+"""Mode `inplace`: one file, changed in place, with an undo file until the update is committed.
+
+The undo file is made and checked before anything is touched (`edge_agent.undo`). While the file is
+neither old nor new, `current` leads nowhere: a program that starts then finds no weights, which is
+better than mixed ones. The first weights of a model are written as in mode `ab`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from edge_agent import files
+from edge_agent.config import StorageMode
+from edge_agent.errors import AgentError
+from edge_agent.journal import Journal, SlotName
+from edge_agent.slots.directory import SLOTS
+from edge_agent.slots.two import TwoSlots
+from edge_agent.trust import Promise
+
+#: The scratch file, and what is left free while the undo file grows.
+_BESIDE_BYTES = 9 << 20
+
+
+class OneFile(TwoSlots):
+    """See the contract in `base`."""
+
+    mode: ClassVar[StorageMode] = "inplace"
+    max_chain: ClassVar[int] = 1
+
+    def overwrites(self, journal: Journal) -> bool:
+        """Wherever there are weights in use."""
+        return journal.before is not None and journal.fill == journal.previous
+
+    def fill(self) -> SlotName:
+        """The one that is in use."""
+        return self.current() or "a"
+
+    def needed(self, results: list[int], fill: SlotName, base: SlotName | None) -> int:
+        """Beside the first weights: a guess at the undo file, whose size shows when it is made."""
+        if self.current() is None:
+            return super().needed(results, fill, base)
+        return _BESIDE_BYTES
+
+    def make(self, journal: Journal, package: Path, promise: Promise, source: Path | None) -> None:
+        """Make the undo file; nothing that is in use is touched."""
+        if not self.overwrites(journal):
+            super().make(journal, package, promise, source)
+            return
+        assert journal.fill is not None
+        self.drop_undo()
+        self._heavy.write_undo(package, promise, self.path(journal.fill), self.undo)
+
+    def switch(self, journal: Journal) -> None:
+        """Change the file; meanwhile there are no weights to be found."""
+        if self.overwrites(journal):
+            assert journal.fill is not None
+            files.remove(self.link)
+            self._heavy.toggle(self.path(journal.fill), self.undo, "new")
+        super().switch(journal)
+
+    def go_back(self, journal: Journal) -> bool:
+        """Change the file back; weights that are not whole are not to be found."""
+        if not self.overwrites(journal):
+            return super().go_back(journal)
+        assert journal.fill is not None
+        files.remove(self.link)
+        try:
+            if self.undo.exists():  # else it is done, and was interrupted when all was tidied up
+                self._heavy.toggle(self.path(journal.fill), self.undo, "old")
+        except AgentError as error:
+            if error.code != "agent.slot_damaged":
+                raise
+            return False
+        is_whole = self._is_whole(journal)
+        if is_whole:
+            self.point_to(journal.fill)
+        return is_whole
+
+    def keep(self, journal: Journal) -> None:
+        """Remove the undo file, and a slot of mode `ab`."""
+        self.drop_undo()
+        for name in SLOTS:
+            if name != journal.fill:
+                files.remove(self.path(name))
