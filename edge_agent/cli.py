@@ -148,7 +148,7 @@ def _config(options: argparse.Namespace) -> Config:
 
     config = load_config(options.config)
     logging.getLogger().setLevel(config.log_level.upper())
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
     return config
 
 

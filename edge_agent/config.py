@@ -168,7 +168,9 @@ class LinkConfig(BaseModel):
         default=None, ge=64, description="The speed of downloads by this link, for `cap`."
     )
     budget_bytes: int | None = Field(
-        default=None, ge=1, description="Bytes that may go by this link in each period."
+        default=None,
+        ge=1 << 14,
+        description="Bytes that may go by this link in each period, polls included.",
     )
     budget_seconds: float = Field(
         default=86400, ge=60, le=31622400, description="Length of a period."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -191,23 +193,31 @@ class Handler(BaseHTTPRequestHandler):
         if in_part:
             headers["Content_Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         self.answer(206 if in_part else 200, data[start:stop][:cut], **headers)
-        self.close_connection = cut is not None
+        self.close_connection |= cut is not None
+
+
+@contextlib.contextmanager
+def serving(state: Plane, tls: ssl.SSLContext | None = None) -> Iterator[Plane]:
+    """Serve the plane on loopback, until the block ends."""
+    handler = type("PlaneHandler", (Handler,), {"plane": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    state.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
 def plane() -> Iterator[Plane]:
     """A server on loopback, ended with the test."""
-    state = Plane()
-    handler = type("PlaneHandler", (Handler,), {"plane": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Plane()) as served:
+        yield served
 
 
 @pytest.fixture
