@@ -60,17 +60,20 @@ class Outbox:
         """Persist what the server is told, once that cannot be lost any more."""
         self._persist(self._state.counter, self._state.pending, inventory)
 
-    def add(self, report: Report) -> None:
-        """Persist a report under the next counter, unless the same one is waiting already.
+    def add(self, *reports: Report, told: str | None = None) -> None:
+        """Persist reports under the next counters, but those that are waiting already.
 
-        The step that adds it may be repeated after a crash, hence the look at what waits.
+        The step that adds them may be repeated after a crash, hence the look at what waits. `told`:
+        the inventory that they tell.
         """
         waiting = [Report.model_validate_json(body) for body in self._state.pending]
-        if any(_same_update(report, other) for other in waiting):
-            return
-        counter = self._state.counter + 1
-        body = report.model_copy(update={"counter": counter}).model_dump_json()
-        self._persist(counter, [*self._state.pending, body][-MAX_PENDING:])
+        counter, pending = self._state.counter, list(self._state.pending)
+        for report in reports:
+            if not any(_same_update(report, other) for other in waiting):
+                counter += 1
+                pending.append(report.model_copy(update={"counter": counter}).model_dump_json())
+        if counter > self._state.counter or told:
+            self._persist(counter, pending[-MAX_PENDING:], told)
 
     def send(self, api: DeviceApi) -> None:
         """Send what waits, in order. Raises ServerAway; a report that is refused is dropped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edge_agent.agent.model import Device, Installation
 from edge_agent.api import Identity, load_identity, persist_identity
@@ -25,11 +25,21 @@ class Teller:
         self._is_known = self._is_up_to_date = False
 
     def introduce(self) -> None:
-        """Use the device's own token, or get one; tell what the server has not heard of."""
+        """Use the device's own token, or get one."""
         if not self._is_known:
             self._enrol()
-        if not self._is_up_to_date:
-            self._tell_changes()
+
+    def note_changes(self) -> None:
+        """Persist a report of what the server has not heard of: another agent's abilities, say.
+
+        After the first poll, which need not wait until it is known what this machine can do.
+        """
+        if not self._is_known or self._is_up_to_date:
+            return
+        inventory = self._inventory()
+        if self._device.outbox.told != inventory:
+            self._device.outbox.add(*self._holdings(), told=inventory)
+        self._is_up_to_date = True
 
     def send(self) -> None:
         """Send the reports that wait. Raises ServerAway."""
@@ -37,9 +47,12 @@ class Teller:
 
     def tell(self) -> None:
         """Report what is held of each model, and all else that the server should know."""
+        self._device.outbox.add(*self._holdings())
+
+    def _holdings(self) -> Iterator[Report]:
         for model in self._models:
             held = _holding(model)
-            report = Report(
+            yield Report(
                 counter=1,  # the outbox gives the real one
                 model=model.model,
                 result="committed",
@@ -49,7 +62,6 @@ class Teller:
                 capabilities=self._device.capabilities(),
                 attributes=self._attributes,
             )
-            self._device.outbox.add(report)
 
     def _enrol(self) -> None:
         """A token goes only to the server that gave it."""
@@ -75,14 +87,6 @@ class Teller:
         given = self._device.api.enrol(request)
         _log.info("enrolled as device %s", given.device_id)
         return Identity(server=self._config.server, device_id=given.device_id, token=given.token)
-
-    def _tell_changes(self) -> None:
-        """Report attributes and capabilities that the server has not heard of: a new agent, say."""
-        inventory = self._inventory()
-        if self._device.outbox.told != inventory:
-            self.tell()
-            self._device.outbox.note_told(inventory)
-        self._is_up_to_date = True
 
     def _inventory(self) -> str:
         return told(self._attributes, self._device.capabilities())

@@ -75,13 +75,19 @@ def test_a_change_is_not_lost_while_the_server_is_away(bench: Any, plane: Any) -
     assert [report.counter for report in plane.reports] == [1, 2]
 
 
-def test_a_crash_between_telling_and_noting_tells_again(
+def test_a_crash_after_telling_does_not_tell_again(
     bench: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.round()
     bench.settings["attributes"] = {"line": "3"}
+    add = loop.Outbox.add
+
+    def add_and_stop(*arguments: Any, **named: Any) -> None:
+        add(*arguments, **named)
+        raise loop.Stopped
+
     with monkeypatch.context() as patched, running(bench.config, bench.pauses.append) as agent:
-        patched.setattr(loop.Outbox, "note_told", lambda *_: (_ for _ in ()).throw(loop.Stopped))
+        patched.setattr(loop.Outbox, "add", add_and_stop)
         with pytest.raises(loop.Stopped):
             agent.round()
     bench.round()
