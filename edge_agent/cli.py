@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import UserError, WeftError
+from shared.errors import BadConfig, UserError, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = _add(commands, name, command, text)
         sub.add_argument("--config", type=Path, help="configuration file (TOML)")
+    rollback = _add(commands, "rollback", _rollback, "go back to the weights used before")
+    rollback.add_argument("model", nargs="?", help="which model, if there are several")
+    rollback.add_argument("--config", type=Path, help="configuration file (TOML)")
     apply = _add(commands, "apply", _apply, "make new weights from a package, without a server")
     apply.add_argument("--base", type=Path, help="weights that the package starts from")
     apply.add_argument("--package", type=Path, required=True, help="update package")
@@ -112,9 +115,41 @@ def _once(options: argparse.Namespace) -> dict[str, Any]:
             errors += agent.round()[1]
     except Stopped:
         return {"exit_status": 2, "stopped": True}
+    return _with_errors(status(config), errors)
+
+
+def _rollback(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent.agent.loop import Stopped, running
+    from edge_agent.agent.status import status
+
+    config = _config(options)
+    model = _chosen(options.model, config)
+    try:
+        _raise_on_signals(Stopped)
+        with running(config, time.sleep) as agent:
+            agent.recover()
+            errors = agent.go_back(model)
+    except Stopped:
+        return {"exit_status": 2, "stopped": True}
+    return _with_errors(status(config), errors)
+
+
+def _chosen(model: str | None, config: Config) -> str:
+    """The model that is meant; there is no need to name the only one."""
+    known = ", ".join(config.models)
+    if model is None and len(config.models) == 1:
+        return next(iter(config.models))
+    if model is None:
+        raise BadConfig("missing", f"say which model is meant: {known}")
+    if model not in config.models:
+        raise BadConfig("invalid", f"{model} is no model of this device, which has {known}")
+    return model
+
+
+def _with_errors(found: dict[str, Any], errors: Sequence[WeftError]) -> dict[str, Any]:
     failed = [_described(error) for error in errors]
     worst = max((error.exit_status for error in errors), default=0)
-    return {**status(config), "errors": failed, "exit_status": worst}
+    return {**found, "errors": failed, "exit_status": worst}
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:

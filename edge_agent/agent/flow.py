@@ -24,7 +24,7 @@ from edge_agent.download import SLICE_SECONDS
 from edge_agent.errors import AgentError, HealthError, LinkHeld, OutsideWindow
 from edge_agent.journal import Held
 from edge_agent.runtimes import Weights
-from shared.wire import Result, State
+from shared.wire import Fault, Result, State
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Steps(Installation):
         for name, held in self.journal.slots.items():
             if held.digest == target.weights_digest and self.still_holds(name):
                 state: State = "verifying" if name == current else "staged"
-                self.enter(state, fill=name, previous=current, before=self.held)
+                self.enter(state, fill=name, **self._in_use())
                 return
         if fault := self.device.heavy.about().fault:
             raise fault
@@ -67,7 +67,16 @@ class Steps(Installation):
         fill = self.slots.fill()
         base = self.base()
         self._require(partial(self.check_room, self.expected_bytes(base), fill, base))
-        self.enter("downloading", fill=fill, previous=current, before=self.held, applied=0)
+        self.enter("downloading", fill=fill, applied=0, **self._in_use())
+
+    def _in_use(self) -> dict[str, Any]:
+        """What to go back to; noted as having been in use, delivered weights too."""
+        current, held = self.slots.current(), self.held
+        if current is None or held is None:
+            return {"previous": current, "before": None}
+        used = held.model_copy(update={"used": True})
+        slots = {**self.journal.slots, current: used}
+        return {"previous": current, "before": used, "slots": slots}
 
     def download(self) -> None:
         """Fetch what is missing of the packages, for as long as a slice lasts."""
@@ -148,8 +157,27 @@ class Steps(Installation):
         self.patiently(partial(self.runtime.confirm, self.weights()))
         _log.info("%s: version %s is in use", self.model, self.target.version)
         self.slots.keep(self.journal)
-        self.report("committed")
-        self.rest(self.target)
+        if self.target.origin == "hand":
+            self._say_what_was_left()
+        else:
+            self.enter("committed", left=None)
+            self.report("committed")
+        self.rest()
+
+    def _say_what_was_left(self) -> None:
+        """Report that the weights which were in use are not any more; they are not to come back."""
+        left, previous = self.journal.before, self.journal.previous
+        if left is None or previous is None:
+            return
+        unused = left.model_copy(update={"used": False})
+        told = f"somebody went back to version {self.target.version}"
+        self.enter(
+            "committed",
+            left=left,
+            slots={**self.journal.slots, previous: unused},
+            error=Fault(code="agent.rolled_back_by_hand", message=told),
+        )
+        self.report("failed_rolled_back", "rolled_back", left)
 
     def roll_back(self) -> None:
         """Go back to what was in use before; nothing, if there was nothing."""
@@ -160,12 +188,13 @@ class Steps(Installation):
             is_whole = self.still_holds(self.fill)
         else:
             is_whole = self.slots.go_back(self.journal)
-            if before and previous:
+            if previous:
                 slots = without(self.journal.slots, previous)
-                self.enter("rolled_back", slots={**slots, previous: before} if is_whole else slots)
+                found = {previous: before} if before and is_whole else {}
+                self.enter("rolled_back", slots={**slots, **found})
             self.patiently(self._revert)
         self.report(result if is_whole else "failed_unrecovered")
-        self.rest(self.target)
+        self.rest()
 
     def _revert(self) -> None:
         """Have the program go back as well."""
@@ -181,7 +210,7 @@ class Steps(Installation):
     def fail(self) -> None:
         """Say so; the weights in use were never touched."""
         self.report("failed_no_change")
-        self.rest(self.target)
+        self.rest()
 
     def look_again(self) -> None:
         """Go on, unless what has put the update off is still there."""
@@ -191,7 +220,7 @@ class Steps(Installation):
 
     def drop(self) -> None:
         """Forget it."""
-        self.rest(self.journal.settled)
+        self.rest(settled=False)
 
     def patiently(self, tell: Callable[[], None]) -> None:
         """Tell the program something that may be told once more later."""

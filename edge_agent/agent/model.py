@@ -132,11 +132,13 @@ class Installation:
         self.journal = fresh
         self.enter("offered")
 
-    def rest(self, settled: Target | None) -> None:
-        """Remove what is no longer needed and be idle."""
+    def rest(self, *, settled: bool = True) -> None:
+        """Remove what is no longer needed and be idle; what the server offered may be settled."""
         self.slots.tidy()
         journal = self.journal
-        self._persist(Journal(slots=journal.slots, settled=settled, left=journal.left))
+        is_done = settled and self.target.origin == "server"
+        done = self.target if is_done else journal.settled
+        self._persist(Journal(slots=journal.slots, settled=done, left=journal.left))
 
     def _persist(self, journal: Journal) -> None:
         """Replace the journal, unless nothing changes: flash memory wears."""
@@ -144,18 +146,21 @@ class Installation:
             persist_journal(self.slots.journal, journal)
         self.journal = self._on_disk = journal
 
-    def report(self, result: Result, state: State | None = None) -> None:
-        """Persist a report on how the update ended; `state` is the journal's by default."""
-        journal, target = self.journal, self.target
+    def report(self, result: Result, state: State | None = None, about: Held | None = None) -> None:
+        """Persist a report on how the update ended; `state` is the journal's by default.
+
+        `about`: the weights that it is about, where those are not the target.
+        """
+        journal, named = self.journal, about or self.target
         report = Report(
             counter=1,  # the outbox gives the real one
             model=self.model,
-            assignment=target.assignment,
+            assignment=named.assignment,
             result=result,
             state=state or journal.state,
             weights_digest=self.digest,
             slots=[held.digest for held in journal.slots.values()],
-            version=target.version,
+            version=named.version,
             error=journal.error,
             tensor_digests=journal.tensor_digests,
             seconds=round(max(0.0, time.time() - journal.started_at), 3),

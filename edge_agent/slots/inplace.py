@@ -61,10 +61,10 @@ class OneFile(TwoSlots):
 
     def go_back(self, journal: Journal) -> bool:
         """Change the file back; weights that are not whole are not to be found."""
-        if not self.overwrites(journal):
-            return super().go_back(journal)
-        assert journal.fill is not None
         files.remove(self.link)
+        if not self.overwrites(journal):
+            return journal.previous is None
+        assert journal.fill is not None
         try:
             if self.undo.exists():  # else it is done, and was interrupted when all was tidied up
                 self._heavy.toggle(self.path(journal.fill), self.undo, "old")
