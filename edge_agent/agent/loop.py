@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from edge_agent import __version__, files
+from edge_agent.agent.by_hand import begin_to_go_back, begin_to_install, give_up
 from edge_agent.agent.clock import Clock
 from edge_agent.agent.model import Device
 from edge_agent.agent.outcomes import CHANGING, ENDING
@@ -84,12 +86,38 @@ class Agent:
         self._teller.send()
         return self._interval, errors
 
-    def _settle(self, patience: int) -> list[WeftError]:
+    def go_back(self, model: str) -> list[WeftError]:
+        """Put a model back to the weights that were in use before; says what went wrong.
+
+        Raises AgentError where there is nothing to go back to, or no way now.
+        """
+        begin_to_go_back(self.updates[model])
+        return self._carry_out(self.updates[model])
+
+    def install(self, desired: DesiredModel, packages: Mapping[str, Path]) -> list[WeftError]:
+        """Install what was brought by hand, packages by their SHA-256; says what went wrong.
+
+        Raises AgentError where there is no way now, NoSpace.
+        """
+        begin_to_install(self.updates[desired.model], desired, packages)
+        return self._carry_out(self.updates[desired.model])
+
+    def _carry_out(self, update: Update) -> list[WeftError]:
+        """Bring an order to its end, and report it, now or as soon as the server is there."""
+        errors = self._settle(MAX_FRUITLESS_GOES, [update])
+        give_up(update)
+        self._try(self._teller.introduce)
+        if not self._is_away:
+            self._try(self._teller.send)
+        return errors
+
+    def _settle(self, patience: int, updates: Sequence[Update] = ()) -> list[WeftError]:
         """Drive until each update rests, waits for something, or has gone nowhere too often."""
-        last: dict[str, WeftError | None] = dict.fromkeys(self.updates)
+        chosen = {update.model: update for update in updates} or self.updates
+        last: dict[str, WeftError | None] = dict.fromkeys(chosen)
         while going := [
             update
-            for name, update in self.updates.items()
+            for name, update in chosen.items()
             if not update.waits and (last[name] is None or update.fruitless < patience)
         ]:
             update = min(going, key=lambda each: each.not_before)
