@@ -156,6 +156,8 @@ class Steps(Installation):
         """Let the program keep them, and say so."""
         self.patiently(partial(self.runtime.confirm, self.weights()))
         _log.info("%s: version %s is in use", self.model, self.target.version)
+        if not self.slots.keeps_previous:
+            self.enter("committed", slots={self.fill: self._made(used=True)})
         self.slots.keep(self.journal)
         if self.target.origin == "hand":
             self._say_what_was_left()

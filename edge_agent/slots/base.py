@@ -33,10 +33,15 @@ from shared.errors import BadWeights
 
 
 class Storage(Directory, ABC):
-    """One model's weights. `max_chain`: most packages that one update may take."""
+    """One model's weights.
+
+    `max_chain`: most packages that one update may take. `keeps_previous`: whether there is
+    something to go back to after the commit.
+    """
 
     mode: ClassVar[StorageMode]
     max_chain: ClassVar[int]
+    keeps_previous: ClassVar[bool]
 
     def __init__(self, directory: Path, heavy: Heavy) -> None:
         super().__init__(directory)

@@ -27,6 +27,7 @@ class OneFile(TwoSlots):
 
     mode: ClassVar[StorageMode] = "inplace"
     max_chain: ClassVar[int] = 1
+    keeps_previous: ClassVar[bool] = False
 
     def overwrites(self, journal: Journal) -> bool:
         """Wherever there are weights in use."""

@@ -19,6 +19,7 @@ class TwoSlots(Storage):
 
     mode: ClassVar[StorageMode] = "ab"
     max_chain: ClassVar[int] = MAX_CHAIN
+    keeps_previous: ClassVar[bool] = True
 
     def overwrites(self, journal: Journal) -> bool:  # noqa: ARG002
         """Never."""
