@@ -10,6 +10,7 @@ from server.cli import rollout_options as written
 from server.cli.devices import find_device
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
 from server.cli.output import Record, show_json, show_page, show_record, show_table
+from server.rollouts.strategies import STRATEGIES
 
 app = typer.Typer(help="Rollouts: bring devices to a version.", no_args_is_help=True)
 COLUMNS = ("id", "model", "version", "state", "assignments", "reason", "created_at", "finished_at")
@@ -20,6 +21,7 @@ WHOLE = (
     *("rolls_back_id", "created_at", "started_at", "finished_at"),
 )
 
+WAYS = "; ".join(f"`{name}`: {way.about}" for name, way in STRATEGIES.items()) + "."
 Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="Id of the rollout.")]
 
 
@@ -29,7 +31,7 @@ def start(
     text: Annotated[
         str | None, typer.Option("--filter", help="Which devices; see docs/filters.md.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="`staged` or `doubling`.")] = None,
+    strategy: Annotated[str | None, typer.Option(help=WAYS)] = None,
     phases: Annotated[
         list[str] | None,
         typer.Option("--phase", metavar="PERCENT[:SOAK]", help="Repeat it; `10:1h` is an example."),
@@ -129,13 +131,12 @@ def _phase_row(rollout: Record) -> Any:
     """What the table of phases says of one."""
 
     def row(progress: Record) -> Record:
-        number, phases = progress["phase"], rollout["phases"]
-        named = phases[number] if rollout["strategy"] == "staged" else phases[0]
+        number, percent = progress["phase"], progress["percent"]
         is_now = number == rollout["phase"] and rollout["state"] in ("active", "paused")
         return {
             "phase": number + 1,
-            "percent": f"{named['percent']:g}%" if rollout["strategy"] == "staged" else None,
-            "soak": f"{named['soak_seconds']} s",
+            "percent": None if percent is None else f"{percent:g}%",
+            "soak": f"{progress['soak_seconds']} s",
             "up to": progress["quota"],
             "admitted": progress["admitted"],
             "devices": progress["assignments"],

@@ -80,13 +80,24 @@ class PhaseOut(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"phase": 0, "quota": 4, "admitted": 4, "assignments": {"committed": 4}},
+                {
+                    "phase": 0,
+                    "quota": 4,
+                    "percent": 10,
+                    "soak_seconds": 3600,
+                    "admitted": 4,
+                    "assignments": {"committed": 4},
+                },
             ]
         }
     )
 
     phase: int
     quota: int = Field(description="Devices that may have been admitted at its end, in all.")
+    percent: float | None = Field(
+        description="The share of all devices that this is; null: the strategy has none."
+    )
+    soak_seconds: int = Field(description="How long it is watched after its success.")
     admitted: int = Field(description="Devices that were admitted in it.")
     assignments: dict[str, int] = Field(description="State -> number of them.")
 
@@ -102,8 +113,22 @@ class RolloutDetailOut(RolloutOut):
                     "devices": 40,
                     "boxed": 0,
                     "progress": [
-                        {"phase": 0, "quota": 4, "admitted": 4, "assignments": {"committed": 4}},
-                        {"phase": 1, "quota": 40, "admitted": 0, "assignments": {}},
+                        {
+                            "phase": 0,
+                            "quota": 4,
+                            "percent": 10,
+                            "soak_seconds": 3600,
+                            "admitted": 4,
+                            "assignments": {"committed": 4},
+                        },
+                        {
+                            "phase": 1,
+                            "quota": 40,
+                            "percent": 100,
+                            "soak_seconds": 0,
+                            "admitted": 0,
+                            "assignments": {},
+                        },
                     ],
                 }
             ]

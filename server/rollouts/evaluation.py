@@ -38,7 +38,7 @@ from server.rollouts.steps import (
 )
 from server.rollouts.strategies import STRATEGIES
 from server.rollouts.strategies.base import Abort, Admit, AdmitAgain, Reason, Wait
-from server.rollouts.strategies.staged import broken_rule
+from server.rollouts.strategies.rules import broken_rule
 from server.rollouts.view import View, look, plan_of
 from server.tables import Assignment, DeviceModel, Model, Rollout, now
 
@@ -137,7 +137,7 @@ def decide(session: Session, view: View, at: datetime) -> AnyStep:
     if rollout.state == "finished":
         more = view.snapshot.waiting or view.snapshot.again
         return Reopen() if more else _wait(view, view.next_deadline)
-    step = STRATEGIES[rollout.strategy](plan_of(rollout), view.snapshot, at)
+    step = STRATEGIES[rollout.strategy].decide(plan_of(rollout), view.snapshot, at)
     return _with_times(view, step, at) if isinstance(step, Wait) else step
 
 

@@ -129,8 +129,7 @@ class RolloutIn(BaseModel):
     strategy: str = Field(
         "staged",
         json_schema_extra={"enum": list(STRATEGIES)},
-        description="`staged`: by `phases`. `doubling`: 1, 2, 4, 8... devices, each time watched "
-        "for the soak time of the first phase.",
+        description=" ".join(f"`{name}`: {way.about}." for name, way in STRATEGIES.items()),
     )
     phases: list[PhaseIn] = Field(
         default_factory=_one_phase,

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from server.planner.plan import way_by
 from server.rollouts.answers import AssignmentOut, PhaseOut, RolloutDetailOut, RolloutOut
 from server.rollouts.steps import count_states
-from server.rollouts.strategies.staged import quota_of
-from server.rollouts.view import look
+from server.rollouts.strategies import STRATEGIES
+from server.rollouts.view import look, plan_of
 from server.tables import Assignment, Device, Model, Package, Rollout, Version, now
 
 
@@ -29,7 +29,7 @@ def describe_rollout(session: Session, rollout: Rollout) -> RolloutOut:
 def describe_whole(session: Session, rollout: Rollout) -> RolloutDetailOut:
     """The rollout with its phases."""
     snapshot = look(session, rollout, now()).snapshot
-    devices = snapshot.devices
+    outline = STRATEGIES[rollout.strategy].outline
     counts: dict[int, dict[str, int]] = defaultdict(dict)
     query = (
         select(Assignment.phase, Assignment.state, func.count())
@@ -38,18 +38,21 @@ def describe_whole(session: Session, rollout: Rollout) -> RolloutDetailOut:
     )
     for phase, state, count in session.execute(query):
         counts[phase][state] = count
-    named = len(rollout.phases) if rollout.strategy == "staged" else rollout.phase + 1
     progress = [
         PhaseOut(
-            phase=phase,
-            quota=_quota(rollout, phase, devices),
-            admitted=sum(counts[phase].values()),
-            assignments=dict(sorted(counts[phase].items())),
+            phase=number,
+            quota=phase.quota,
+            percent=phase.percent,
+            soak_seconds=phase.soak_seconds,
+            admitted=sum(counts[number].values()),
+            assignments=dict(sorted(counts[number].items())),
         )
-        for phase in range(max(named, *counts, 1))
+        for number, phase in enumerate(outline(plan_of(rollout), snapshot))
     ]
-    shown = describe_rollout(session, rollout)
-    return RolloutDetailOut(**dict(shown), devices=devices, boxed=snapshot.boxed, progress=progress)
+    shown = dict(describe_rollout(session, rollout))
+    return RolloutDetailOut(
+        **shown, devices=snapshot.devices, boxed=snapshot.boxed, progress=progress
+    )
 
 
 def describe_assignment(session: Session, row: Assignment) -> AssignmentOut:
@@ -69,9 +72,3 @@ def _way(row: Assignment, package: Package | None) -> str | None:
     if row.size_bytes is None:
         return None
     return "chain" if row.chain else way_by([package.method] if package is not None else [])
-
-
-def _quota(rollout: Rollout, phase: int, devices: int) -> int:
-    if rollout.strategy == "doubling":
-        return min(1 << phase, devices)
-    return quota_of(rollout.phases[phase]["percent"], phase, devices)

@@ -18,6 +18,7 @@ from server.rollouts.strategies.base import (
     AdmitAgain,
     Finish,
     NextPhase,
+    Outline,
     Phase,
     PhaseDone,
     Plan,
@@ -25,7 +26,8 @@ from server.rollouts.strategies.base import (
     Snapshot,
     Wait,
 )
-from server.rollouts.strategies.staged import broken_rule, quota_of
+from server.rollouts.strategies.rules import broken_rule
+from server.rollouts.strategies.staged import quota_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -53,7 +55,7 @@ class AnyRollout(RuleBasedStateMachine):
         plan=PLANS, devices=st.integers(0, 20), strategy=st.sampled_from(sorted(STRATEGIES))
     )
     def begin(self, plan: Plan, devices: int, strategy: str) -> None:
-        self.plan, self.decide = plan, STRATEGIES[strategy]
+        self.plan, self.strategy = plan, STRATEGIES[strategy]
         self.now, self.at, self.end = Snapshot(waiting=devices), START, None
         self.evaluate()
 
@@ -61,7 +63,7 @@ class AnyRollout(RuleBasedStateMachine):
         for _ in range(200):
             if self.end == "aborted":
                 return
-            step = self.decide(self.plan, self.now, self.at)
+            step = self.strategy.decide(self.plan, self.now, self.at)
             if isinstance(step, Wait) or self.end == "finished":
                 return
             self.take(step)
@@ -71,6 +73,7 @@ class AnyRollout(RuleBasedStateMachine):
         now, plan = self.now, self.plan
         if isinstance(step, Admit):
             assert 0 < step.count <= now.waiting
+            assert now.admitted + step.count <= self.strategy.outline(plan, now)[now.phase].quota
             self.move(waiting=-step.count, updating=step.count)
         elif isinstance(step, AdmitAgain):
             assert 0 < step.count <= now.again
@@ -126,6 +129,15 @@ class AnyRollout(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.at += timedelta(seconds=seconds)
         self.evaluate()
+
+    @invariant()
+    def phases_can_be_shown(self) -> None:
+        if not hasattr(self, "plan"):
+            return
+        quotas = [phase.quota for phase in self.strategy.outline(self.plan, self.now)]
+        assert len(quotas) > self.now.phase
+        assert quotas == sorted(quotas)
+        assert quotas[-1] <= self.now.devices
 
     @invariant()
     def cap_is_kept(self) -> None:
@@ -195,14 +207,14 @@ def test_rules_count_their_own_kind(kind: str, now: Snapshot, is_broken: bool) -
     ],
 )
 def test_it_says_what_it_waits_for(now: Snapshot, code: str) -> None:
-    step = STRATEGIES["staged"](plan(), now, START)
+    step = STRATEGIES["staged"].decide(plan(), now, START)
     assert isinstance(step, Wait)
     assert step.reason is not None
     assert step.reason.code == code
 
 
 def test_the_unreached_are_outside_the_success_share() -> None:
-    decide = STRATEGIES["staged"]
+    decide = STRATEGIES["staged"].decide
     now = Snapshot(committed=1, unreached=1, waiting=18)
     assert decide(plan(), now, START) == PhaseDone()
     pending = replace(now, unreached=0, updating=1)
@@ -211,14 +223,22 @@ def test_the_unreached_are_outside_the_success_share() -> None:
 
 def test_a_finish_below_success_says_so() -> None:
     now = Snapshot(committed=8, failed=2, phase=1, phase_done_at=START)
-    step = STRATEGIES["staged"](plan(abort_rules=()), now, START)
+    step = STRATEGIES["staged"].decide(plan(abort_rules=()), now, START)
     assert isinstance(step, Finish)
     assert step.reason is not None
     assert step.reason.code == "below_success"
 
 
+def test_phases_are_shown_as_the_strategy_has_them() -> None:
+    now = Snapshot(waiting=16, committed=4, phase=1)
+    named = STRATEGIES["staged"].outline(plan(), now)
+    assert named == [Outline(2, 10, 60), Outline(20, 100, 0)]
+    doubled = STRATEGIES["doubling"].outline(plan(), replace(now, phase=2))
+    assert doubled == [Outline(1, None, 60), Outline(2, None, 60), Outline(4, None, 60)]
+
+
 def test_doubling_goes_from_one_to_all() -> None:
-    decide, now, sizes = STRATEGIES["doubling"], Snapshot(waiting=11), list[int]()
+    decide, now, sizes = STRATEGIES["doubling"].decide, Snapshot(waiting=11), list[int]()
     for _ in range(100):
         step = decide(plan(phases=(Phase(100),)), now, START)
         if isinstance(step, Admit):

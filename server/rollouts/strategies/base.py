@@ -1,8 +1,12 @@
-"""What a strategy is: a pure function from a plan, a snapshot and a time to the next step.
+"""What a strategy is: two pure functions, of what comes next and of the phases as they are shown.
 
-It touches no database and no clock. Whoever calls it carries the step out, takes a new snapshot and
-asks again, until the step is `Wait`. Between snapshot and step, devices may only have ended: the
-caller sees to it that a step is dropped where another decision came first.
+`decide` makes a plan, a snapshot and a time the next step. Whoever calls it carries the step out,
+takes a new snapshot and asks again, until the step is `Wait`. Between snapshot and step, devices
+may only have ended: the caller sees to it that a step is dropped where another decision came first.
+
+`outline` makes a plan and a snapshot the phases from the first to the last that is known, the
+current one included. Quotas never fall from one to the next. Neither function touches a database
+or a clock, and nothing else in Weft knows one strategy from another.
 
 A device is, in its rollout, one of:
 
@@ -17,7 +21,7 @@ A device is, in its rollout, one of:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -151,4 +155,24 @@ class Wait:
 
 
 Step: TypeAlias = Admit | AdmitAgain | PhaseDone | NextPhase | Finish | Abort | Wait
-Strategy: TypeAlias = Callable[[Plan, Snapshot, datetime], Step]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A phase as a strategy has it: for decisions, and as it is shown."""
+
+    quota: int
+    """Devices that may have been admitted at its end, in all."""
+    percent: float | None
+    """The share of all devices that this is by the plan; None: it is not by a share."""
+    soak_seconds: int
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to go through a rollout."""
+
+    about: str
+    """One line for the API's reference and for `--help`."""
+    decide: Callable[[Plan, Snapshot, datetime], Step]
+    outline: Callable[[Plan, Snapshot], Sequence[Outline]]

@@ -15,7 +15,6 @@ no device is updating any more. Shares are of all devices admitted so far, not o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from fractions import Fraction
 from math import ceil
@@ -26,27 +25,30 @@ from server.rollouts.strategies.base import (
     AdmitAgain,
     Finish,
     NextPhase,
+    Outline,
     PhaseDone,
     Plan,
     Reason,
-    Rule,
     Snapshot,
     Step,
+    Strategy,
     Wait,
 )
-
-#: Phase's index, number of all devices -> how many may have been admitted at its end.
-Quota = Callable[[int, int], int]
+from server.rollouts.strategies.rules import broken_rule, share_of
 
 
 def decide(plan: Plan, now: Snapshot, at: datetime) -> Step:
     """The next step of a rollout in phases."""
+    is_last = now.phase == len(plan.phases) - 1
+    return step_by(plan, now, at, outline(plan, now)[now.phase], is_last)
 
-    def quota(phase: int, devices: int) -> int:
-        return quota_of(plan.phases[phase].percent, phase, devices)
 
-    soak = plan.phases[now.phase].soak_seconds
-    return step_by(plan, now, at, quota, soak, is_last=now.phase == len(plan.phases) - 1)
+def outline(plan: Plan, now: Snapshot) -> list[Outline]:
+    """All phases, as the operator named them."""
+    return [
+        Outline(quota_of(phase.percent, index, now.devices), phase.percent, phase.soak_seconds)
+        for index, phase in enumerate(plan.phases)
+    ]
 
 
 def quota_of(percent: float, phase: int, devices: int) -> int:
@@ -56,10 +58,8 @@ def quota_of(percent: float, phase: int, devices: int) -> int:
     return min(max(share, phase + 1), devices)
 
 
-def step_by(
-    plan: Plan, now: Snapshot, at: datetime, quota: Quota, soak_seconds: int, is_last: bool
-) -> Step:
-    """The next step, for any way to say how large a phase is."""
+def step_by(plan: Plan, now: Snapshot, at: datetime, phase: Outline, is_last: bool) -> Step:
+    """The next step, for any way to say how large the current phase is."""
     if now.closed and now.devices == 0:  # 0
         return Finish(Reason("no_devices", "no device is left for this rollout"))
     broken = broken_rule(plan, now)
@@ -68,7 +68,7 @@ def step_by(
     room = now.devices if plan.max_open is None else max(plan.max_open - now.updating, 0)
     if now.again and room:  # 2
         return AdmitAgain(min(now.again, room))
-    missing = quota(now.phase, now.devices) - now.admitted
+    missing = phase.quota - now.admitted
     if missing > 0 and now.waiting and room:  # 3
         return Admit(min(missing, now.waiting, room))
     goal = missing <= 0 and now.devices > 0 and _is_reached(plan, now, is_last)
@@ -76,54 +76,25 @@ def step_by(
         return Wait(_why(plan, now, missing, is_last))
     if now.phase_done_at is None:  # 4
         return PhaseDone()
-    until = now.phase_done_at + timedelta(seconds=soak_seconds)
+    until = now.phase_done_at + timedelta(seconds=phase.soak_seconds)
     if at < until:
         text = f"phase {now.phase + 1} is watched until {until:%Y-%m-%d %H:%M:%S} UTC"
         return Wait(Reason("soaking", text), until)
     return Finish(_shortfall(plan, now) or _left_out(now)) if is_last else NextPhase()  # 5
 
 
-def broken_rule(plan: Plan, now: Snapshot) -> Reason | None:
-    """The first abort rule that is broken, as a reason."""
-    for rule in plan.abort_rules:
-        count, base = _count(rule, now)
-        if count >= max(rule.min_count, 1) and _share(count, base) >= rule.percent:
-            what = rule.kind.replace("_", " ")
-            among = "were admitted" if rule.kind == "unreached" else "have ended"
-            text = f"{count} of {base} devices that {among} {_VERB[rule.kind]} {what}"
-            limit = f"the rule is {rule.percent:g}%, from {rule.min_count} on"
-            return Reason(f"too_many_{rule.kind}", f"{text}; {limit}")
-    return None
-
-
-_VERB = {"failed": "have", "timed_out": "have", "unreached": "stayed"}
-
-
-def _count(rule: Rule, now: Snapshot) -> tuple[int, int]:
-    """How many devices ended as the rule says, and of how many."""
-    if rule.kind == "unreached":
-        return now.unreached, now.admitted
-    if rule.kind == "timed_out":
-        return now.timed_out, now.ended
-    return now.failed + now.timed_out, now.ended
-
-
-def _share(count: int, base: int) -> float:
-    return 100.0 * count / base if base else 0.0
-
-
 def _is_reached(plan: Plan, now: Snapshot, is_last: bool) -> bool:
     if is_last:
         return not now.updating and not now.again
     reached = now.admitted - now.unreached
-    return reached > 0 and _share(now.committed, reached) >= plan.success_percent
+    return reached > 0 and share_of(now.committed, reached) >= plan.success_percent
 
 
 def _is_out_of_reach(plan: Plan, now: Snapshot) -> bool:
     """Whether the success share is missed even if all goes well from now on."""
     reached = now.admitted - now.unreached
     best = now.committed + now.updating + now.again
-    return reached > 0 and _share(best, reached) < plan.success_percent
+    return reached > 0 and share_of(best, reached) < plan.success_percent
 
 
 def _shortfall(plan: Plan, now: Snapshot) -> Reason | None:
@@ -154,3 +125,6 @@ def _why(plan: Plan, now: Snapshot, missing: int, is_last: bool) -> Reason | Non
     if now.blocked and missing > 0:
         return Reason("blocked", "devices are in the middle of a swap for another rollout")
     return Reason("all_unreached", "none of the devices admitted has been heard of")
+
+
+STAGED = Strategy("by `phases`", decide, outline)
