@@ -24,6 +24,8 @@ ENDING: frozenset[State] = frozenset(
 #: The others are the states that follow.
 Outcome: TypeAlias = Literal["away", "again", "deferred", "rolled_back", "failed"]
 
+#: Nobody knows whose fault it is.
+_UNKNOWN = frozenset({"agent.worker_died", "agent.unexpected"})
 _TRANSIENT = frozenset({"trust.wrong_length", "trust.wrong_hash"})
 
 
@@ -37,7 +39,7 @@ def outcome_of(error: WeftError, state: State) -> Outcome:
         return "deferred" if state in BEFORE_SWAPPING else "again"
     if state in ENDING or isinstance(error, (Unreachable, DownloadError)):
         return "again"
-    if error.code == "agent.worker_died" or (state == "downloading" and error.code in _TRANSIENT):
+    if error.code in _UNKNOWN or (state == "downloading" and error.code in _TRANSIENT):
         return "again"
     return _end_of(state)
 

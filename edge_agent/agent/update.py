@@ -74,10 +74,6 @@ class Update(Steps):
             error = self._advance()
         except WeftError as failure:  # of the disk, while something was to be noted
             error = self._pause(failure)
-        except Exception as failure:
-            _log.exception("%s: unexpected", self.model)
-            told = f"{self.model}: {type(failure).__name__}: {failure}"
-            error = self._pause(AgentError("unexpected", told))
         if self.journal.state == "idle":
             self._wait()
         return error
@@ -100,10 +96,7 @@ class Update(Steps):
                 break
             if state != "deferred":
                 self.obstacle = None
-            try:
-                self._count_attempt()
-                step(self)
-            except WeftError as error:
+            if error := self._take(step):
                 if not self._moves(error):
                     return error
                 ended = error
@@ -111,6 +104,18 @@ class Update(Steps):
                 break
             self._note_progress()
         return ended
+
+    def _take(self, step: Callable[[Steps], None]) -> WeftError | None:
+        """Take a step; returns what stopped it."""
+        try:
+            self._count_attempt()
+            step(self)
+        except WeftError as error:
+            return error
+        except Exception as error:
+            _log.exception("%s: unexpected", self.model)
+            return AgentError("unexpected", f"{type(error).__name__}: {error}")
+        return None
 
     def _moves(self, error: WeftError) -> bool:
         """Do what follows from an error; whether the update has left its state by it."""
