@@ -20,12 +20,12 @@ from edge_agent.agent.telling import Teller
 from edge_agent.agent.update import Update
 from edge_agent.api import Backoff, DeviceApi
 from edge_agent.config import Config
-from edge_agent.errors import AgentError, ServerAway
+from edge_agent.errors import ServerAway
 from edge_agent.heavy import Heavy
 from edge_agent.heavy.child import Child
 from edge_agent.link import Link
 from edge_agent.report import Outbox
-from shared.errors import Unreachable, WeftError
+from shared.errors import NoSpace, UserError, WeftError
 from shared.wire import DesiredModel
 
 #: Goes of one update in a row that bring it nowhere, after which `round` leaves it for later.
@@ -46,13 +46,34 @@ class Agent:
         self._wanted: dict[str, DesiredModel] = {}
         self._interval, self._next_poll = config.poll_seconds, self.clock.now()
         self._backoff, self._is_away = Backoff(), False
-        self.updates = {name: Update(name, model, device) for name, model in config.models.items()}
-        self._teller = Teller(config, device, list(self.updates.values()))
+        self.updates: dict[str, Update] = {}
+        self._teller = Teller(config, device, self.updates.values())
+        self._unopened: dict[str, WeftError] = {}
+        self._open()
+
+    def _open(self) -> None:
+        """Open each model; one that cannot be, for want of its `initial`, is tried at each poll."""
+        for name in self._device.config.models:
+            if name not in self.updates:
+                self._open_one(name)
+
+    def _open_one(self, name: str) -> None:
+        self._unopened.pop(name, None)
+        try:
+            self.updates[name] = Update(name, self._device.config.models[name], self._device)
+        except (UserError, NoSpace) as error:
+            _log.error("%s: %s", name, error)
+            self._unopened[name] = error
+
+    def _opened(self, name: str) -> Update:
+        if name in self._unopened:
+            raise self._unopened[name]
+        return self.updates[name]
 
     def recover(self) -> list[WeftError]:
         """Finish what was in the middle of changing the weights in use, before asking anybody."""
         urgent = [u for u in self.updates.values() if u.journal.state in CHANGING | ENDING]
-        return _errors(update.go() for update in urgent)
+        return [*self._unopened.values(), *_errors(update.go() for update in urgent)]
 
     def turn(self) -> list[WeftError]:
         """Do what is due now: a poll, one go of each update, the reports; says what went wrong."""
@@ -60,15 +81,15 @@ class Agent:
         if self.clock.now() >= self._next_poll:
             errors += self._try(self._poll)
         errors += _errors(update.go() for update in self._due())
-        self._teller.note_changes()
+        errors += self._try(self._teller.note_changes)
         if not self._is_away:
             errors += self._try(self._teller.send)
         return errors
 
     def pause(self) -> float:
         """Seconds until something is due."""
-        due = min(self._next_poll, *(update.not_before for update in self.updates.values()))
-        return max(0.0, due - self.clock.now())
+        due = [self._next_poll, *(update.not_before for update in self.updates.values())]
+        return max(0.0, min(due) - self.clock.now())
 
     def round(self, patience: int = MAX_FRUITLESS_GOES) -> tuple[float, list[WeftError]]:
         """Poll once, bring each update as far as it goes, pauses included, and report.
@@ -91,16 +112,16 @@ class Agent:
 
         Raises AgentError where there is nothing to go back to, or no way now.
         """
-        begin_to_go_back(self.updates[model])
-        return self._carry_out(self.updates[model])
+        begin_to_go_back(self._opened(model))
+        return self._carry_out(self._opened(model))
 
     def install(self, desired: DesiredModel, packages: Mapping[str, Path]) -> list[WeftError]:
         """Install what was brought by hand, packages by their SHA-256; says what went wrong.
 
         Raises AgentError where there is no way now, NoSpace.
         """
-        begin_to_install(self.updates[desired.model], desired, packages)
-        return self._carry_out(self.updates[desired.model])
+        begin_to_install(self._opened(desired.model), desired, packages)
+        return self._carry_out(self._opened(desired.model))
 
     def _carry_out(self, update: Update) -> list[WeftError]:
         """Bring an order to its end, and report it, now or as soon as the server is there."""
@@ -133,7 +154,7 @@ class Agent:
         """Talk to the server; where that fails, the next poll comes after a growing pause."""
         try:
             talk()
-        except (Unreachable, AgentError) as error:
+        except WeftError as error:
             _log.log(
                 logging.WARNING if isinstance(error, ServerAway) else logging.ERROR, "%s", error
             )
@@ -145,6 +166,7 @@ class Agent:
 
     def _poll(self) -> None:
         """Ask what is wanted; what has not changed is considered anew, it may have had to wait."""
+        self._open()
         for update in self.updates.values():
             update.recheck()
         self._teller.introduce()
@@ -157,7 +179,7 @@ class Agent:
         if answer.desired is not None:
             self._wanted = {model.model: model for model in answer.desired.models}
             self._etag = answer.etag
-            for name in sorted(self._wanted.keys() - self.updates.keys()):
+            for name in sorted(self._wanted.keys() - self._device.config.models.keys()):
                 _log.warning("%s: offered, but not in this device's configuration", name)
         for name, update in self.updates.items():
             update.consider(self._wanted.get(name))

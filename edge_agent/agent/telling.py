@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 from edge_agent.agent.model import Device, Installation
 from edge_agent.api import Identity, load_identity, persist_identity
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class Teller:
     """One device's word to its server."""
 
-    def __init__(self, config: Config, device: Device, models: Sequence[Installation]) -> None:
+    def __init__(self, config: Config, device: Device, models: Collection[Installation]) -> None:
         self._config, self._device, self._models = config, device, models
         self._identity = config.state_dir / "identity.json"
         self._attributes = attributes(config.attributes)

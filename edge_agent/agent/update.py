@@ -44,6 +44,12 @@ class Update(Steps):
 
     def consider(self, desired: DesiredModel | None) -> None:
         """Take note of what the server wants; it may replace what is under way before the swap."""
+        try:
+            self._consider(desired)
+        except WeftError as error:  # of the disk; the next poll considers it again
+            self._pause(error)
+
+    def _consider(self, desired: DesiredModel | None) -> None:
         self._note_hold(desired)
         target = self.journal.target
         if self.journal.state in BEFORE_SWAPPING and target and not goes_on(target, desired):

@@ -364,3 +364,20 @@ def test_what_errors_mean() -> None:
     died = AgentError("worker_died", "killed by SIGKILL")
     assert outcome_of(died, "reconstituting") == "again"
     assert outcome_of(NoSpace("no_space", ""), "swapping") == "again"
+
+
+def test_a_model_that_cannot_be_opened_stops_no_other_and_comes_later(
+    bench: Any, plane: Any, shelf: Any, tmp_path: Path
+) -> None:
+    initial = tmp_path / "not-yet.safetensors"
+    bench.settings["models"] = {"early": {"initial": str(initial)}, MODEL: {}}
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    with bench.running() as agent:
+        assert [error.code for error in agent.recover()] == ["weights.not_found"]
+        assert codes(agent) == []
+        assert bench.in_use() == shelf.digests[1]
+        assert list(agent.updates) == [MODEL]
+        initial.write_bytes(shelf.weights[2].read_bytes())
+        agent.clock.wait(agent.pause())
+        assert codes(agent) == []
+        assert agent.updates["early"].digest == shelf.digests[2]
