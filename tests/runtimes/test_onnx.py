@@ -140,6 +140,16 @@ def test_an_export_that_merged_equal_tensors_is_refused(tmp_path: Path) -> None:
         LiveSession(path, weights.path)
 
 
+def test_the_older_exporter_keeps_tensors_that_differ(tmp_path: Path) -> None:
+    module = drawn("vgg_small", 1)
+    weights = saved(module, tmp_path / "w.st")
+    path = export(
+        module, tmp_path / "m.onnx", (1, 3, SIZE, SIZE), dynamo=False, do_constant_folding=False
+    )
+    assert differing(path, weights.path) == []
+    assert same(LiveSession(path, weights.path), module, torch.randn(1, 3, SIZE, SIZE))
+
+
 def test_a_model_with_its_values_in_another_file(tmp_path: Path) -> None:
     module = drawn("vgg_tiny", 1)
     path = export(module, tmp_path / "model.onnx", (1, 3, SIZE, SIZE))
