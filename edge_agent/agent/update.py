@@ -12,7 +12,7 @@ from collections.abc import Callable
 from edge_agent.agent.flow import TABLE, Steps
 from edge_agent.agent.model import Device
 from edge_agent.agent.offers import goes_on, is_news
-from edge_agent.agent.outcomes import BEFORE_SWAPPING, COUNTED, outcome_of
+from edge_agent.agent.outcomes import BEFORE_SWAPPING, COUNTED, ENDING, outcome_of
 from edge_agent.api import Backoff
 from edge_agent.config import ModelConfig
 from edge_agent.errors import AgentError, HealthError, RuntimeAway, ServerAway, WrongWeights
@@ -76,6 +76,7 @@ class Update(Steps):
     def go(self) -> WeftError | None:
         """Bring the update as far as it goes now; returns what ended or stopped it, if anything."""
         self._hurry()
+        self._arrived = self._received()
         try:
             error = self._advance()
         except WeftError as failure:  # of the disk, while something was to be noted
@@ -135,7 +136,8 @@ class Update(Steps):
             self._pause(error)
         elif outcome == "again":
             self._is_counted = False
-            self.enter(state, error=fault)
+            if state not in ENDING:  # how it ended is noted already
+                self.enter(state, error=fault)
             self._pause(error)
         else:
             self._end(outcome, error, fault)
@@ -166,17 +168,18 @@ class Update(Steps):
 
     def _pause(self, error: WeftError) -> WeftError:
         """Try again later: at once longer, unless bytes have come meanwhile."""
-        arrived = self.chain.received if self.journal.target else 0
-        if arrived > self._arrived:
+        if self._received() > self._arrived:
             self._backoff.reset()
             self.fruitless = 0
         else:
             self.fruitless += 1
-        self._arrived = arrived
         wish = error.retry_after if isinstance(error, ServerAway) else None
         self.not_before = self.device.clock.now() + self._backoff.next(wish)
         _log.warning("%s: %s", self.model, error)
         return error
+
+    def _received(self) -> int:
+        return self.chain.received if self.journal.target else 0
 
     def _hurry(self) -> None:
         """There is something to do now."""
