@@ -384,6 +384,11 @@ class Rollout(Base):
     model: Mapped[Model] = relationship()
     version: Mapped[Version] = relationship()
 
+    @property
+    def takes_every_device(self) -> bool:
+        """Whether it leaves no device of the model to rollouts that were started before."""
+        return self.filter is None and self.rolls_back_id is None
+
 
 OPEN = "finished_at IS NULL"
 

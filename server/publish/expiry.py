@@ -110,14 +110,36 @@ def load_standing(session: Session, model: Model, keep_versions: int) -> Standin
 
 
 def _that_count(session: Session, model: Model) -> Sequence[Rollout]:
-    """Rollouts that are not finished or have something open, and the newest one."""
+    """Rollouts that have something open, that devices may still join, and the newest one."""
     still = select(Assignment.rollout_id).where(
         Assignment.model_id == model.id, Assignment.finished_at.is_(None)
     )
     mine = select(Rollout).where(Rollout.model_id == model.id)
     last = session.scalars(mine.order_by(Rollout.id.desc()).limit(1)).all()
     unfinished = mine.where(or_(Rollout.finished_at.is_(None), Rollout.id.in_(still)))
-    return [*last, *session.scalars(unfinished)]
+    return [*last, *session.scalars(unfinished), *_may_be_joined(session, model)]
+
+
+def _may_be_joined(session: Session, model: Model) -> list[Rollout]:
+    """Rollouts that a device may join which enrols, or comes to match a filter, from now on.
+
+    A device joins the newest one that it matches. So one hides older ones with the same filter,
+    and all older ones where it takes every device; not before it has finished, for until then it
+    may be aborted, which gives devices back.
+    """
+    started = select(Rollout).where(
+        Rollout.model_id == model.id, Rollout.started_at.is_not(None), Rollout.state != "aborted"
+    )
+    newest_first = started.order_by(Rollout.started_at.desc(), Rollout.id.desc())
+    found, taken = [], set[tuple[str | None, int | None]]()
+    for rollout in session.scalars(newest_first):
+        whom = (rollout.filter, rollout.rolls_back_id)
+        found += [rollout] if whom not in taken else []
+        if rollout.state == "finished":
+            taken.add(whom)
+            if rollout.takes_every_device:
+                break
+    return found
 
 
 def _edges(session: Session, model: Model) -> list[Edge]:

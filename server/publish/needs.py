@@ -6,8 +6,10 @@
     packages   of an open assignment; to one of the newest versions; and on any way from weights
                that a device holds to the target of a rollout which counts
 
-A rollout counts while it is not finished, and the newest of its model always: devices that enrol
-later join it.
+A rollout counts while it is not finished, and afterwards as long as devices may still join it: each
+device that enrols later, or comes to match later, joins the newest that it matches. So of those
+that finished without being aborted there count the newest of each filter, back to the first that
+takes every device. The newest of the model always counts, aborted or not: it may be rolled back.
 """
 
 from __future__ import annotations

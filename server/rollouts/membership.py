@@ -48,7 +48,7 @@ def waiting(session: Session, rollout: Rollout) -> Select[str] | None:
     None: a later rollout takes every device of the model.
     """
     later = _started_after(session, rollout)
-    if any(_takes_all(other) for other in later):
+    if any(other.takes_every_device for other in later):
         return None
     ids = [rollout.id, *(other.id for other in later)]
     conditions = [matching(session, rollout), not_(_in_rollouts(ids))]
@@ -63,7 +63,7 @@ def may_take(session: Session, model_id: int) -> set[int]:
     found: set[int] = set()
     for rollout in _newest_first(session, model_id):
         found.add(rollout.id)
-        if _takes_all(rollout):
+        if rollout.takes_every_device:
             break
     return found
 
@@ -86,7 +86,7 @@ def rollout_of(session: Session, device_id: str, model: Model) -> Rollout | None
     started = list(_newest_first(session, model.id))
     others = {rollout.id for rollout in _that_differ(started)}
     for rollout in started:
-        if rollout.id in its or _takes_all(rollout):
+        if rollout.id in its or rollout.takes_every_device:
             return rollout
         match = _devices(session, model.id).where(Device.id == device_id)
         if rollout.id in others and session.scalar(match.where(_match_or_nobody(session, rollout))):
@@ -150,10 +150,6 @@ def _moved_on(session: Session, rollout: Rollout) -> ColumnElement[bool]:
         Version.number > number,
     )
     return and_(_in_rollouts(ids), newer)
-
-
-def _takes_all(rollout: Rollout) -> bool:
-    return rollout.filter is None and rollout.rolls_back_id is None
 
 
 def _that_differ(rollouts: Iterable[Rollout]) -> list[Rollout]:

@@ -17,7 +17,7 @@ from server.db import reading, writing
 from server.publish import expiry
 from server.publish.expiry import expire_packages
 from server.publish.orphans import remove_orphans
-from server.tables import Dataset, Package, Refinement, Version, now
+from server.tables import Dataset, Package, Refinement, Rollout, Version, now
 from tests.conftest import Fleet
 
 LATER = timedelta(days=40)
@@ -94,6 +94,44 @@ def test_what_a_device_holds_and_its_way_to_the_newest_rollout_stay(fleet: Fleet
     expire(fleet)
     # Its slot holds version 4; version 2 is where a rollback of the rollout would lead.
     assert kept(fleet) == ([4], [2, 4, 5])
+
+
+def roll_out(fleet: Fleet, version: int, **body: Any) -> int:
+    body |= {"model": "m", "version": version}
+    return int(fleet.call("POST", "/api/v1/rollouts", json=body)["id"])
+
+
+def test_a_late_device_finds_what_its_finished_rollout_leads_to(fleet: Fleet) -> None:
+    """Though a newer rollout, for other devices, has finished too."""
+    for name, base, target in [("line3", 3, 4), ("line4", 1, 2)]:
+        device = fleet.enrol(fleet.digests[base - 1], name=f"{name}-a")
+        roll_out(fleet, target, filter=f"name=={name}*")
+        fleet.report(device, fleet.offer(device)["assignment"], fleet.digests[target - 1])
+    states = fleet.call("GET", "/api/v1/rollouts")["items"]
+    assert [row["state"] for row in states] == ["finished", "finished"]
+    fleet.enrol(fleet.digests[2], name="shelf")
+    expire(fleet)
+    late = fleet.enrol(fleet.digests[2], name="line3-b")
+    assert fleet.offer(late)["package"]["sha256"] == hashlib.sha256(b"package 3").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "versions"),
+    [
+        ([(2, "name==a*"), (3, "name==b*")], [2, 3, 5]),
+        ([(2, "name==a*"), (3, "name==a*")], [3, 5]),
+        ([(2, "name==a*"), (3, None), (4, "name==b*")], [3, 4, 5]),
+    ],
+)
+def test_finished_rollouts_count_as_far_as_devices_may_join_them(
+    fleet: Fleet, rollouts: list[tuple[int, str | None]], versions: list[int]
+) -> None:
+    ids = [roll_out(fleet, version, filter=text) for version, text in rollouts]
+    with writing(fleet.server.app.state.engine) as session:
+        done = {"state": "finished", "finished_at": now()}
+        session.execute(update(Rollout).where(Rollout.id.in_(ids)).values(**done))
+    expire(fleet)
+    assert [n for n in kept(fleet)[1] if n in (*versions, 2)] == versions
 
 
 def test_weights_in_any_slot_stay_as_bases(fleet: Fleet) -> None:
