@@ -165,6 +165,7 @@ class Update(Steps):
     def _note_progress(self) -> None:
         self._backoff.reset()
         self._is_counted, self._attempts_before, self.fruitless = True, 0, 0
+        self._arrived = self._received()
 
     def _pause(self, error: WeftError) -> WeftError:
         """Try again later: at once longer, unless bytes have come meanwhile."""
