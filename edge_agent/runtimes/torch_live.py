@@ -111,7 +111,8 @@ class TorchNet:
                     mapped.forget(name)
                 else:
                     pairs.append((tensors[name].detach(), new))
-        return TorchChange(pairs, keep, lambda: self._note(list(mapped.schema)))
+            names = list(reader.schema)
+        return TorchChange(pairs, keep, lambda: self._note(names))
 
     def digest(self) -> str:
         """See `holder.Net`; over the names that the weights file had."""
