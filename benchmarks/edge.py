@@ -1,16 +1,20 @@
-"""`make bench-edge`: what it costs a device to reconstitute ResNet18 with each method.
+"""`make bench-edge`: what the agent costs a device.
 
-Each row is `edge-agent apply` as a whole process on one core, beside `cp` and `sha256sum` of the
-same weights file in the same round; rounds are interleaved, so that a machine whose speed drifts
-slows all alike. "start" is the same command on a network of one small matrix, by `ka`: what any
-update costs. "decode" and the peaks are what comes on top of it.
+* Reconstituting ResNet18 with each method: `edge-agent apply` as a whole process on one core,
+  beside `cp` and `sha256sum` of the same weights file in the same round; rounds are interleaved,
+  so that a machine whose speed drifts slows all alike. "start" is the same command on a network
+  of one small matrix, by `ka`: what any update costs. "decode" and the peaks come on top of it.
+* The same in place: writing the undo file, and turning the weights file with it.
+* The agent as a process (`benchmarks/agent.py`): its start, at rest, and a whole update.
+
+The page is laid out in `benchmarks/edge_page.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,14 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import agent
+from benchmarks.edge_page import page
 from benchmarks.measure import cost, machine
+from edge_agent.undo import scratch_of
 from server import zoo
 from server.packaging.encode import build_package
 from shared.weights import write_weights
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results" / "edge.md"
-MIB = 1 << 20
 ONE_CORE = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 AGENT = str(Path(sys.executable).with_name("edge-agent"))
 METHODS: dict[str, dict[str, float]] = {
@@ -40,6 +46,13 @@ METHODS: dict[str, dict[str, float]] = {
     "xor": {},
     "full": {},
 }
+#: Of those, measured in place and as whole updates: small changes everywhere, and sparse ones.
+WHOLE = ("ka", "rm", "xor")
+#: Polls counted for the cost of one, and the time between them.
+POLLS, POLL_SECONDS = 200, 0.05
+#: Time in which an agent that waits is watched.
+WAITING_SECONDS = 5.0
+CHECKOUT = PAGE.parents[2]
 _DTYPES = {"float32": "F32", "int64": "I64"}
 
 
@@ -76,27 +89,45 @@ def write_tiny_update(folder: Path) -> list[str]:
     return ["--base", str(base), "--package", str(package)]
 
 
-def measure(folder: Path, rounds: int) -> dict[str, Any]:
-    """All costs, per method and round."""
-    base, target, output = folder / "base", folder / "target", folder / "output"
-    tiny = write_tiny_update(folder)
-    largest = write_models(base, target)
-    sizes = {}
+def build(folder: Path, base: Path, target: Path) -> dict[str, dict[str, Any]]:
+    """A package by each method, in `folder` by its name, and what is to be said of it."""
+    packages = {}
     for method, options in METHODS.items():
         print(f"packing {method}", file=sys.stderr)
         report = build_package(base, target, method, options, folder / method, "resnet18")
-        sizes[method] = report.size
+        fields = ("size", "sha256", "base_digest", "result_digest")
+        packages[method] = {"method": method, **{name: getattr(report, name) for name in fields}}
+    return packages
+
+
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    """All costs, per method and round."""
+    base, target, output = folder / "base", folder / "target", folder / "output"
+    place, undo = folder / "place", folder / "undo"
+    tiny = write_tiny_update(folder)
+    largest = write_models(base, target)
+    packages = build(folder, base, target)
     commands = {"cp": ["cp", str(base), str(output)], "sha256sum": ["sha256sum", str(base)]}
     commands["start"] = [AGENT, "apply", *tiny, "--output", str(output)]
     for method in METHODS:
         files = ["--base", str(base), "--package", str(folder / method), "--output", str(output)]
         commands[method] = [AGENT, "apply", *files]
+    step = [sys.executable, "-m", "benchmarks.in_place"]
+    for method in WHOLE:
+        files = [str(place), str(folder / method), str(undo)]
+        commands[f"{method} undo"] = [*step, "write", *files]
+        for side in ("new", "old"):
+            commands[f"{method} {side}"] = [*step, side, str(place), str(undo)]
     costs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    extra = {}
+    shutil.copyfile(base, place)
     for number in range(rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr)
         for name, command in commands.items():
             output.unlink(missing_ok=True)
             spent = cost(command, ONE_CORE)
+            if name.endswith(" undo"):
+                extra[name.split()[0]] = sum(p.stat().st_size for p in (undo, scratch_of(undo)))
             if number:  # the first one warms the page cache
                 costs[name].append(spent)
     return {
@@ -104,59 +135,39 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         "machine": machine(),
         "model_bytes": base.stat().st_size,
         "largest_tensor_float64_bytes": largest * 8,
-        "package_bytes": sizes,
+        "package_bytes": {method: package["size"] for method, package in packages.items()},
+        "undo_bytes": extra,
         "options": METHODS,
         "costs": costs,
+        "agent": measure_agent(folder, rounds, packages),
     }
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def measure_agent(
+    folder: Path, rounds: int, packages: dict[str, dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Start, rest and updates of the agent's process, on each Python that is here."""
+    pythons = {"": sys.executable, **agent.pythons(CHECKOUT)}
+    found: dict[str, list[dict[str, Any]]] = {}
 
+    def note(name: str, number: int, figures: dict[str, float]) -> None:
+        if number:
+            found.setdefault(name, []).append(figures)
 
-def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown: medians, with minimum and maximum over the rounds."""
-    costs = result["costs"]
-    files = [
-        a["seconds"] + b["seconds"] for a, b in zip(costs["cp"], costs["sha256sum"], strict=True)
-    ]
-    start = [c["seconds"] for c in costs["start"]]
-    idle = statistics.median(c["peak_bytes"] for c in costs["start"])
-    lines = [
-        "# Reconstituting ResNet18 on one core",
-        "",
-        f"Made by `{result['command']}` on {result['machine']['processor']}, "
-        f"{len(start)} rounds; median (minimum to maximum). ",
-        f"The weights file has {result['model_bytes']:,} bytes. `cp` + `sha256sum` of it: "
-        f"{_spread(files)} s. The same command on a network of one small matrix: "
-        f"{_spread(start)} s, {idle / MIB:.0f} MiB; the figures below come on top of that.",
-        "",
-        "| method | package bytes | decode s | decode / (cp + sha256sum) | peak MiB "
-        "| read MiB | written MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for method, size in result["package_bytes"].items():
-        rounds = costs[method]
-        decode = [c["seconds"] - s for c, s in zip(rounds, start, strict=True)]
-        ratio = [d / f for d, f in zip(decode, files, strict=True)]
-        peak = statistics.median(c["peak_bytes"] for c in rounds) - idle
-        read, written = (
-            statistics.median(c[key] for c in rounds) / MIB
-            for key in ("read_bytes", "written_bytes")
-        )
-        lines.append(
-            f"| `{method}` | {size:,} | {_spread(decode)} | {_spread(ratio)} | {peak / MIB:.0f} "
-            f"| {read:.0f} | {written:.0f} |"
-        )
-    limit = 3 * result["largest_tensor_float64_bytes"] / MIB
-    lines += [
-        "",
-        "Budgets ([architecture](../architecture.md)): factorising methods (`ka`, `ml`, "
-        f"`ml_delta`) at most 2.5 s and 3x the largest tensor in float64 ({limit:.0f} MiB) over "
-        "idle; the others at most 0.5 s, 5x `cp` + `sha256sum`, and 64 MiB over idle.",
-        "",
-    ]
-    return "\n".join(lines)
+    for number in range(rounds + 1):
+        print(f"agent, round {number} of {rounds}", file=sys.stderr)
+        for version, python in pythons.items():
+            state = folder / f"state{version}"
+            note(f"start {version}".strip(), number, agent.start(state, python))
+            rest = agent.idle(state, python, POLLS, POLL_SECONDS)
+            rest["waiting"] = agent.waiting(state, python, WAITING_SECONDS)
+            note(f"idle {version}".strip(), number, rest)
+        for method in WHOLE:
+            state = folder / "updating"
+            figures = agent.update(folder, state, sys.executable, folder / "base", packages[method])
+            note(f"update {method}", number, figures)
+            shutil.rmtree(state)
+    return found
 
 
 def main() -> None:
@@ -168,8 +179,8 @@ def main() -> None:
         result = measure(Path(folder), rounds)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "edge.json").write_text(json.dumps(result, indent=1) + "\n")
-    PAGE.write_text(table(result))
-    print(table(result))
+    PAGE.write_text(page(result))
+    print(page(result))
 
 
 if __name__ == "__main__":
