@@ -17,6 +17,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, Select, func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from server.db import BATCH_ROWS, reading, writing
@@ -142,11 +143,16 @@ def decide(session: Session, view: View, at: datetime) -> AnyStep:
 
 
 def _evaluate_or_log(engine: Engine, rollout_id: int, at: datetime | None) -> None:
-    """One rollout that cannot be evaluated must not keep the others from it."""
+    """One rollout that cannot be evaluated must not keep the others from it, nor fill the log."""
     try:
         evaluate(engine, rollout_id, at)
-    except Exception:
+    except OperationalError:  # the database is away or busy: it is due still
         log.exception("rollout %d; it is tried again", rollout_id)
+    except Exception:
+        log.exception("rollout %d; it is tried again in %d s", rollout_id, AGAIN_SECONDS)
+        again = (at or now()) + timedelta(seconds=AGAIN_SECONDS)
+        with writing(engine) as session:
+            mark_due(session, {rollout_id}, again)
 
 
 def _wait(view: View, until: datetime | None) -> Wait:

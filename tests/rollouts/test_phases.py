@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.db import writing
-from server.rollouts import deploy, once_more
+from server.rollouts import deploy, evaluation, once_more
 
 TWO = [{"percent": 20, "soak_seconds": 600}, {"percent": 100, "soak_seconds": 0}]
 
@@ -249,3 +249,20 @@ def test_who_comes_to_match_by_its_new_version_joins(yard):
     assert yard.states(rollout) == {}
     yard.report(device, None, 2)  # updated by hand
     assert yard.states(rollout) == {device: "idle"}
+
+
+def test_a_rollout_that_cannot_be_evaluated_fills_no_log(yard, caplog):
+    """Of a strategy that this version of Weft does not know, say; the others go on beside it."""
+    strange = yard.roll_out(filter="attr.kind==none", strategy="by_the_moon")
+    device = yard.enrol()
+    rollout = yard.roll_out()
+    caplog.clear()
+    for _ in range(30):
+        yard.wait(1)
+    told = [record for record in caplog.records if f"rollout {strange};" in record.message]
+    assert len(told) == 1
+    assert "by_the_moon" in str(told[0].exc_info)
+    yard.wait(evaluation.AGAIN_SECONDS)
+    assert caplog.text.count(f"rollout {strange};") == 2
+    yard.succeed(device)
+    assert yard.rollout(rollout).state == "finished"
