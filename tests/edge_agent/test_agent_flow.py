@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -374,6 +376,15 @@ def test_the_table_of_states_is_this_one() -> None:
     assert set(TABLE) == set(State.__args__)
     assert BEFORE_SWAPPING | CHANGING | ENDING | {"idle"} == set(TABLE)
     assert not BEFORE_SWAPPING & CHANGING | BEFORE_SWAPPING & ENDING | CHANGING & ENDING
+
+
+def test_the_page_says_the_same(checkout: Path) -> None:
+    text = (checkout / "docs" / "edge-agent.md").read_text(encoding="utf-8")
+    section = text.split("\n## States\n", 1)[1].split("\nFrom `offered`", 1)[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", section, re.MULTILINE)
+    out = "failed deferred aborted superseded"
+    said = {state: " ".join(re.findall(r"`(\w+)`", after)) for state, after in rows}
+    assert said == {state: after.removesuffix(f" {out}") for state, after in NEXT.items()}
 
 
 def test_what_the_table_does_not_allow_is_refused_before_it_is_written(
