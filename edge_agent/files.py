@@ -6,6 +6,12 @@ restart, finds the old content or the new one. There are two exceptions: the dow
 in place and is worth nothing until its SHA-256 has been checked; and the weights of mode `inplace`,
 which are changed by `edge_agent.undo` in a way of its own.
 
+When a function returns, what it did is on the disk. What an agent that was killed has done may be
+in memory only, though it can be read: `make_directory` and `clean`, at the start, make it durable.
+
+All system calls that change a disk are made by `disk`, in whose place tests put one that records
+them, or that fails.
+
 Raises NoSpace: `storage.no_space` where the disk is full, `storage.unusable` for all else.
 """
 
@@ -14,19 +20,82 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from edge_agent.errors import AgentError
 from shared.errors import NoSpace
 from shared.places import check_place
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 SUFFIX = ".weft-tmp"
 PRIVATE, PUBLIC = 0o600, 0o644
 _COPY_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
+
+
+class Disk:
+    """The system calls by which this module changes a disk; each raises OSError."""
+
+    def open(self, path: Path, flags: int, mode: int) -> int:
+        """Open a file, which may make it; the descriptor."""
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def write(self, descriptor: int, data: ReadableBuffer) -> int:
+        """Write where the file stands; how many bytes were taken, which may be fewer."""
+        return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut or lengthen a file."""
+        os.ftruncate(descriptor, size)
+
+    def fsync(self, descriptor: int) -> None:
+        """Make the content of a file durable, not its name."""
+        os.fsync(descriptor)
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Give a file another name, in place of what has it."""
+        path.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    def symlink(self, destination: str, path: Path) -> None:
+        """Make a symbolic link at `path`."""
+        path.symlink_to(destination)
+
+    def mkdir(self, path: Path, mode: int) -> None:
+        """Make a directory."""
+        path.mkdir(mode)
+
+    def fsync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+disk = Disk()
+
+
+class _File(io.FileIO):
+    """A file that is changed through `disk`."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        return disk.write(self.fileno(), data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        disk.truncate(self.fileno(), wanted := self.tell() if size is None else size)
+        return wanted
 
 
 @contextlib.contextmanager
@@ -37,19 +106,12 @@ def replacing(target: Path, mode: int = PUBLIC) -> Iterator[BinaryIO]:
     """
     with _seam(target):
         check_place(target)
-    beside = target.with_name(f".{target.name}.{os.getpid()}{SUFFIX}")
-    try:
-        with _seam(target):
-            beside.unlink(missing_ok=True)
-            with open(beside, "x+b", opener=lambda path, flags: os.open(path, flags, mode)) as file:
-                yield file
-                sync(file)
-            beside.replace(target)
-            sync_directory(target.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
+    with _seam(target), _beside(target) as beside:
+        with _opened(beside, os.O_CREAT | os.O_EXCL, mode) as file:
+            yield file
+            sync(file)
+        disk.rename(beside, target)
+        disk.fsync_directory(target.parent)
 
 
 def write(target: Path, data: bytes, mode: int = PUBLIC) -> None:
@@ -67,14 +129,12 @@ def copy(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def growing(path: Path) -> Iterator[BinaryIO]:
     """Give the file of a download, made if need be; synced when the block ends, however it ends."""
-    with _seam(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PUBLIC)
-        with os.fdopen(descriptor, "r+b") as file:
-            try:
-                yield file
-            finally:
-                sync(file)
-                sync_directory(path.parent)
+    with _seam(path), _opened(path, os.O_CREAT) as file:
+        try:
+            yield file
+        finally:
+            sync(file)
+            disk.fsync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -83,43 +143,48 @@ def patching(path: Path) -> Iterator[BinaryIO]:
 
     Waits while another process does the same: it is one that is being killed.
     """
-    with _seam(path), path.open("r+b") as file:
+    with _seam(path), _opened(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
 def link(path: Path, destination: str) -> None:
     """Make `path` a symbolic link to `destination` (relative to it), whatever it was before."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
-    with _seam(path):
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(destination)
-        beside.replace(path)
-        sync_directory(path.parent)
+    with _seam(path), _beside(path) as beside:
+        disk.symlink(destination, beside)
+        disk.rename(beside, path)
+        disk.fsync_directory(path.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file, if it is there."""
     with _seam(path):
-        if path.exists() or path.is_symlink():
-            path.unlink()
-            sync_directory(path.parent)
+        _discard(path)
+        disk.fsync_directory(path.parent)  # the attempt before this one may have failed here
 
 
 def make_directory(path: Path) -> None:
     """Make a directory and the ones above it, if they are not there."""
     with _seam(path):
         missing = [p for p in (path, *path.parents) if not p.exists()]
+        existing = missing[-1].parent if missing else path
+        with contextlib.suppress(PermissionError):  # then it was not made by an agent
+            disk.fsync_directory(existing.parent)
         for directory in reversed(missing):
-            directory.mkdir(mode=0o755, exist_ok=True)
-            sync_directory(directory.parent)
+            with contextlib.suppress(FileExistsError):  # another agent starts beside this one
+                disk.mkdir(directory, 0o755)
+            disk.fsync_directory(directory.parent)
 
 
 def clean(directory: Path) -> None:
-    """Remove what a killed agent left half-written; only under `lock`."""
+    """Remove what a killed agent left half-written, and make durable what it left whole.
+
+    Only under `lock`.
+    """
     with _seam(directory):
         for leftover in directory.glob(f".*{SUFFIX}"):
-            leftover.unlink()
+            disk.unlink(leftover)
+        disk.fsync_directory(directory)
 
 
 def free_bytes(directory: Path) -> int:
@@ -132,7 +197,7 @@ def free_bytes(directory: Path) -> int:
 def lock(path: Path) -> Iterator[None]:
     """Hold the lock at `path`; raises AgentError `busy` where another process does."""
     with _seam(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        descriptor = disk.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,18 +209,33 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def sync(file: BinaryIO) -> None:
-    """Flush and fsync."""
+    """Make what was written to a file durable."""
     file.flush()
-    os.fsync(file.fileno())
+    disk.fsync(file.fileno())
 
 
-def sync_directory(directory: Path) -> None:
-    """Make creations, renames and removals in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(path: Path, flags: int = 0, mode: int = PUBLIC) -> BinaryIO:
+    """The file at `path` for reading and writing, through `disk`."""
+    raw = _File(path, "r+", opener=lambda _path, _: disk.open(path, os.O_RDWR | flags, mode))
+    return io.BufferedRandom(raw, _BUFFER_BYTES)
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A name for what is to be renamed to `target`; nothing has it after an error in the block."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}{SUFFIX}")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        _discard(beside)
+        yield beside
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _discard(beside)
+        raise
+
+
+def _discard(path: Path) -> None:
+    if os.path.lexists(path):
+        disk.unlink(path)
 
 
 @contextlib.contextmanager

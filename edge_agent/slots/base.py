@@ -84,8 +84,9 @@ class Storage(Directory, ABC):
 
     def drop_undo(self) -> None:
         """Remove the undo file, if there is one, and what belongs to it."""
-        files.remove(self.undo)
-        files.remove(self.undo.with_name(f"{self.undo.name}.scratch"))
+        for path in (self.undo, self.undo.with_name(f"{self.undo.name}.scratch")):
+            if path.exists():
+                files.remove(path)
 
     @abstractmethod
     def overwrites(self, journal: Journal) -> bool: ...  # noqa: D102 - all in the docstring above
