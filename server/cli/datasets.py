@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import typer
 
-from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
-from server.cli.output import show_page, show_record
+from server.cli.listing import add_list
+from server.cli.options import SERVER, Json, Key, Server, connect
+from server.cli.output import show_record
 
 app = typer.Typer(help="Datasets: labelled images at a URI.", no_args_is_help=True)
 COLUMNS = ("id", "name", "uri", "rows", "classes", "fingerprint", "created_at")
@@ -31,17 +32,7 @@ def add(
         show_record(client.post("/datasets", {"name": name, "uri": uri}), as_json, COLUMNS)
 
 
-@app.command("list")
-def list_datasets(
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:
-    """List the datasets."""
-    with connect(server, key) as client:
-        show_page(client.get("/datasets", limit=limit, cursor=cursor), as_json, BRIEF)
+add_list(app, "/datasets", BRIEF, "List the datasets.")
 
 
 @app.command("show")

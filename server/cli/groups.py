@@ -9,8 +9,9 @@ from urllib.parse import quote
 import typer
 
 from server.cli.devices import show_devices
+from server.cli.listing import add_list
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
-from server.cli.output import show_page, show_record
+from server.cli.output import show_record
 from server.errors import BadCommand
 
 app = typer.Typer(help="Groups: saved filters over devices.", no_args_is_help=True)
@@ -50,17 +51,7 @@ def create(
         show_record(client.post("/groups", body), as_json, COLUMNS)
 
 
-@app.command("list")
-def list_groups(
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:
-    """List the groups, by name."""
-    with connect(server, key) as client:
-        show_page(client.get("/groups", limit=limit, cursor=cursor), as_json, BRIEF)
+add_list(app, "/groups", BRIEF, "List the groups, by name.")
 
 
 @app.command("show")

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 import typer
 
-from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
-from server.cli.output import show_page, show_record
+from server.cli.listing import add_list
+from server.cli.options import SERVER, Json, Key, Server, connect
+from server.cli.output import show_record
 from server.errors import BadCommand
 
 app = typer.Typer(help="Models: named architectures.", no_args_is_help=True)
@@ -38,17 +39,7 @@ def create(
         show_record(client.post("/models", body), as_json, COLUMNS)
 
 
-@app.command("list")
-def list_models(
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:
-    """List the models."""
-    with connect(server, key) as client:
-        show_page(client.get("/models", limit=limit, cursor=cursor), as_json, COLUMNS)
+add_list(app, "/models", COLUMNS, "List the models.")
 
 
 @app.command("show")

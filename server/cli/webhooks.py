@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from server.cli.client import Client
+from server.cli.listing import add_list
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
 from server.cli.output import say, show_page, show_record
 
@@ -49,17 +50,7 @@ def create(
         show_record(client.post("/webhooks", body), as_json, (*COLUMNS, "secret"))
 
 
-@app.command("list")
-def list_webhooks(
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:
-    """List webhooks, oldest first."""
-    with connect(server, key) as client:
-        show_page(client.get("/webhooks", limit=limit, cursor=cursor), as_json, COLUMNS)
+add_list(app, "/webhooks", COLUMNS, "List webhooks, oldest first.")
 
 
 @app.command("show")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import StreamingResponse
-from sqlalchemy import ColumnElement, Engine, select
+from sqlalchemy import ColumnElement, Engine, select, true
 from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
@@ -24,6 +24,7 @@ from server.history.schemas import EventOut
 from server.history.selection import (
     NO_NUL,
     OrderQuery,
+    Wanted,
     WantedDep,
     WantedOfAll,
     WantedOfAllDep,
@@ -47,7 +48,7 @@ def list_events(
     engine: EngineDep, part: SliceDep, wanted: WantedOfAllDep, order: OrderQuery = "newest"
 ) -> Page[EventOut]:
     """Events by the things they are about; all that is asked for must match."""
-    return _page(engine, part, order, wanted.conditions)
+    return _page(engine, part, order, wanted)
 
 
 @router.get(
@@ -63,11 +64,7 @@ def list_device_events(
     order: OrderQuery = "newest",
 ) -> Page[EventOut]:
     """What happened to one device, also to one that is not enrolled any more."""
-
-    def conditions(session: Session) -> list[ColumnElement[bool]]:
-        return [*wanted.conditions(session), _of_device(session, device_id)]
-
-    return _page(engine, part, order, conditions)
+    return _page(engine, part, order, wanted, lambda session: _of_device(session, device_id))
 
 
 @router.get(
@@ -83,11 +80,7 @@ def list_model_events(
     order: OrderQuery = "newest",
 ) -> Page[EventOut]:
     """What happened to one model, its versions, packages, refinements and rollouts."""
-
-    def conditions(session: Session) -> list[ColumnElement[bool]]:
-        return [*wanted.conditions(session), of_model(session, model)]
-
-    return _page(engine, part, order, conditions)
+    return _page(engine, part, order, wanted, lambda session: of_model(session, model))
 
 
 @router.get(
@@ -173,12 +166,14 @@ def _page(
     engine: Engine,
     part: Slice,
     order: str,
-    conditions: Callable[[Session], list[ColumnElement[bool]]],
+    wanted: Wanted,
+    of_thing: Callable[[Session], ColumnElement[bool]] = lambda _: true(),
 ) -> Page[EventOut]:
     with reading(engine) as session:
         if part.cursor is not None:
             read_cursor(session, part.cursor)
-        query = select(Event).where(*conditions(session), settled())
+        conditions = [*wanted.conditions(session), of_thing(session)]
+        query = select(Event).where(*conditions, settled())
         rows, after = page_of(session, query, KEY, part, descending=order == "newest")
         return Page(items=[EventOut.model_validate(row) for row in rows], next=after)
 
