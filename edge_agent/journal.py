@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge_agent import files
 from edge_agent.config import StorageMode
 from edge_agent.errors import AgentError
+from shared.golden import Golden
 from shared.wire import (
     DesiredModel,
     Digest,
@@ -86,6 +87,7 @@ class Journal(BaseModel):
         default=0, description="Packages of a chain that are applied; the last result is kept."
     )
     started_at: float = Field(default=0, description="Unix time of the offer.")
+    golden: Golden | None = Field(default=None, description="Samples that came with the target.")
     health: Health = "unverified"
     error: Fault | None = None
     tensor_digests: dict[str, TensorDigest] | None = None

@@ -17,6 +17,9 @@ canonical JSON of `PackageHeader`. The same content always gives the same bytes.
 
 Varints and sections are those of `shared.records`, plans those of `shared.plans`. Nothing is
 allocated from a length before the length is held against what the file has.
+
+Format 2 is format 1 with golden samples in its header (`shared.golden`): a package without them is
+of format 1, so that devices which know no other can read it.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared import coding
 from shared.errors import BadPackage
+from shared.golden import MAX_BYTES, Golden
 from shared.plans import (
     MAX_CONTROL_BYTES,
     MAX_RESULT_BYTES,
@@ -46,7 +50,8 @@ from shared.records import Cursor, section, varint
 from shared.tensors import METADATA, Schema, TensorSpec, schema_of
 from shared.weights import open_regular
 
-FORMAT = 1
+FORMAT, GOLDEN_FORMAT = 1, 2
+FORMATS = (FORMAT, GOLDEN_FORMAT)
 MAX_HEADER_BYTES = 4096
 DIGEST_BYTES = 32
 
@@ -63,6 +68,24 @@ class PackageHeader(BaseModel):
     options: dict[str, int | float | str] = Field(default_factory=dict)
     coder: str
     tool: str
+    golden: Golden | None = None
+
+    @model_validator(mode="after")
+    def _golden_is_of_its_format(self) -> PackageHeader:
+        if (self.golden is not None) != (self.format == GOLDEN_FORMAT):
+            raise ValueError(f"golden samples belong to format {GOLDEN_FORMAT}")
+        if self.golden is not None and self.golden.package_bytes > MAX_BYTES:
+            raise ValueError(f"golden samples take more than {MAX_BYTES} bytes")
+        return self
+
+    def with_golden(self, golden: Golden) -> PackageHeader:
+        """The same with golden samples."""
+        return self.model_copy(update={"format": GOLDEN_FORMAT, "golden": golden})
+
+    def fields(self) -> dict[str, Any]:
+        """What is written of it."""
+        fields = self.model_dump(exclude={"golden"})
+        return fields | ({"golden": self.golden.fields()} if self.golden else {})
 
 
 class PackageWriter:
@@ -261,7 +284,7 @@ class _Window(io.RawIOBase):
 
 def _container(header: PackageHeader, payload_bytes: int) -> bytes:
     """The safetensors header; canonical: sorted keys, no spaces but the padding."""
-    weft = json.dumps(header.model_dump(), sort_keys=True, separators=(",", ":"))
+    weft = json.dumps(header.fields(), sort_keys=True, separators=(",", ":"))
     payload = {"dtype": "U8", "shape": [payload_bytes], "data_offsets": [0, payload_bytes]}
     outer = {METADATA: {"weft": weft}, "payload": payload}
     text = json.dumps(outer, separators=(",", ":")).encode()
@@ -279,8 +302,9 @@ def _read_container(fd: int, size: int) -> tuple[PackageHeader, int]:
     try:
         weft = json.loads(text)[METADATA]["weft"]
         fields = json.loads(weft)
-        if fields["format"] != FORMAT:
-            raise BadPackage("unknown_format", f"format {fields['format']!r}, known is {FORMAT}")
+        if fields["format"] not in FORMATS:
+            found = fields["format"]
+            raise BadPackage("unknown_format", f"format {found!r}, known are {FORMATS}")
         header = PackageHeader.model_validate(fields)
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise BadPackage("malformed", "this is not an update package") from error

@@ -94,7 +94,7 @@ class Steps(Installation):
         base = self.base()
         said = self.chain.inspect(self.slots.path(base) if base else None)
         self._require(partial(self.check_room, said.sizes, self.fill, base))
-        self.enter("reconstituting")
+        self.enter("reconstituting", golden=said.golden)
 
     def reconstitute(self) -> None:
         """Make the new weights, or what turns the old ones into them; nothing in use is touched."""
@@ -146,7 +146,7 @@ class Steps(Installation):
         if self.slots.digest(fill) != target.weights_digest:
             self.enter("verifying", slots=without(self.journal.slots, fill))
             raise AgentError("slot_damaged", f"slot {fill} does not hold {target.weights_digest}")
-        verdict = self.runtime.verify(self.weights(), None)
+        verdict = self.runtime.verify(self.weights(), self.journal.golden)
         if verdict.digest not in (None, target.weights_digest):
             raise HealthError("wrong_weights", f"the program holds {verdict.digest}")
         slots = {**self.journal.slots, fill: self._made(used=True)}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import WeftError
+from shared.golden import Golden
 
 if TYPE_CHECKING:
     from edge_agent.trust import Promise
@@ -39,9 +40,13 @@ class About:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What packages say before anything is made. `sizes`: bytes of the weights that each gives."""
+    """What packages say before anything is made.
+
+    `sizes`: bytes of the weights that each gives. `golden`: samples for what the last one gives.
+    """
 
     sizes: list[int]
+    golden: Golden | None = None
 
 
 class Heavy(Protocol):

@@ -76,7 +76,8 @@ def _digest(given: dict[str, Any]) -> str | None:
 
 def _inspect(given: dict[str, Any]) -> dict[str, Any]:
     packages = [(Path(path), unpack_promise(promise)) for path, promise in given["packages"]]
-    return vars(Inline().inspect(packages, _path(given["base"])))
+    said = Inline().inspect(packages, _path(given["base"]))
+    return {"sizes": said.sizes, "golden": said.golden.fields() if said.golden else None}
 
 
 def _apply(given: dict[str, Any]) -> str:

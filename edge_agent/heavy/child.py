@@ -25,6 +25,7 @@ from edge_agent.errors import AgentError
 from edge_agent.heavy import About, Inspection
 from edge_agent.heavy.messages import MAX_ANSWER_BYTES, pack_promise, unpack_error
 from shared.errors import WeftError
+from shared.golden import Golden
 
 if TYPE_CHECKING:
     from edge_agent.trust import Promise
@@ -85,7 +86,9 @@ class Child:
     def inspect(self, packages: Sequence[tuple[Path, Promise]], base: Path | None) -> Inspection:
         """See `Heavy`."""
         told = [[str(path), pack_promise(promise)] for path, promise in packages]
-        return Inspection(**self._do("inspect", packages=told, base=_text(base)))
+        said = self._do("inspect", packages=told, base=_text(base))
+        golden = Golden.model_validate(said["golden"]) if said["golden"] else None
+        return Inspection(said["sizes"], golden)
 
     def apply(self, package: Path, promise: Promise, base: Path | None, output: Path) -> str:
         """See `Heavy`."""

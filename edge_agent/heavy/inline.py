@@ -13,6 +13,7 @@ from shared.errors import BadResult, BadWeights, WeftError
 if TYPE_CHECKING:
     from edge_agent.trust import Admitted, Promise
     from edge_agent.undo import Side
+    from shared.golden import Golden
 
 
 class Inline:
@@ -30,7 +31,7 @@ class Inline:
         from shared.tensors import FLOATS
 
         return About(
-            formats=[package.FORMAT],
+            formats=list(package.FORMATS),
             methods={method.id: method.version for method in methods.METHODS.values()},
             coders=sorted(coding.CODERS),
             dtypes=sorted(FLOATS),
@@ -51,7 +52,9 @@ class Inline:
         """See `Heavy`."""
         from edge_agent.reconstitute import result_sizes
 
-        return Inspection(sizes=result_sizes(_admitted(packages), base))
+        golden: list[Golden | None] = [None]
+        sizes = result_sizes(_noting(_admitted(packages), golden), base)
+        return Inspection(sizes, golden[-1])
 
     def apply(self, package: Path, promise: Promise, base: Path | None, output: Path) -> str:
         """See `Heavy`."""
@@ -83,6 +86,13 @@ def _admitted(packages: Sequence[tuple[Path, Promise]]) -> Iterator[Admitted]:
     for path, promise in packages:
         with contextlib.ExitStack() as stack:
             yield stack.enter_context(trust.admit(path, promise))
+
+
+def _noting(admitted: Iterator[Admitted], golden: list[Golden | None]) -> Iterator[Admitted]:
+    """The same packages; their golden samples are added to `golden` on the way."""
+    for one in admitted:
+        golden.append(one.package.header.golden)
+        yield one
 
 
 def _fault() -> WeftError | None:

@@ -42,7 +42,7 @@ class HeavyTests:
     def test_it_knows_what_it_can_decode(self, heavy: Heavy) -> None:
         heavy.begin()
         about = heavy.about()
-        assert about.formats == [1]
+        assert about.formats == [1, 2]
         assert about.methods["xor"] == 1
         assert about.coders == ["zstd/1"]
         assert "BF16" in about.dtypes

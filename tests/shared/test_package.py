@@ -18,6 +18,7 @@ import safetensors.torch
 from shared import coding
 from shared.decode import decode, reconstitute
 from shared.errors import BadPackage
+from shared.golden import Golden
 from shared.grid import Guard, Step
 from shared.package import FORMAT, PackageHeader, PackageReader, PackageWriter
 from shared.plans import Plan, TensorPlan
@@ -133,7 +134,7 @@ def test_any_safetensors_reader_opens_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "code"),
     [
-        ({"format": 2}, "unknown_format"),
+        ({"format": 3}, "unknown_format"),
         ({"format": 0}, "unknown_format"),
         ({"format": "1"}, "unknown_format"),
         ({"format": True}, "malformed"),
@@ -161,6 +162,43 @@ def test_a_header_that_is_not_understood_is_refused(
     ):
         reconstitute(None, package, io.BytesIO())
     assert caught.value.code == f"package.{code}"
+
+
+GOLDEN = {"agree": 2, "classes": 5, "labels": "AQIA", "seed": 7, "shape": [3, 4]}
+
+
+def test_golden_samples_are_read_back(read: Open) -> None:
+    with read(package_of(control(), format=2, golden=GOLDEN)) as package:
+        assert package.header.golden is not None
+        assert package.header.golden.expected == [1, 2, 0]
+
+
+def test_a_package_without_golden_samples_is_what_it_was() -> None:
+    header = PackageHeader.model_validate(HEADER)
+    assert header.fields() == HEADER
+    assert header.with_golden(Golden.model_validate(GOLDEN)).fields() == HEADER | {
+        "format": 2,
+        "golden": GOLDEN,
+    }
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"format": 2},
+        {"format": 2, "golden": None},
+        {"format": 1, "golden": GOLDEN},
+        {"format": 2, "golden": GOLDEN | {"samples": None}},  # not canonical
+        {"format": 2, "golden": GOLDEN | {"agree": 4}},
+        {"format": 2, "golden": GOLDEN | {"surprise": 1}},
+        {"format": 2, "golden": GOLDEN | {"shape": [1 << 16] * 3}},
+        {"format": 2, "golden": GOLDEN | {"labels": "AA" * 90}},
+        {"format": 2, "golden": "lamp"},
+    ],
+)
+def test_golden_samples_that_make_no_sense_are_refused(read: Open, header: dict[str, Any]) -> None:
+    with pytest.raises(BadPackage, match=r"package\.malformed"):
+        read(package_of(control(), **header))
 
 
 @pytest.mark.parametrize("missing", sorted(HEADER))
