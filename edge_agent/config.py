@@ -49,7 +49,9 @@ class FileRuntime(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["file"] = "file"
+    kind: Literal["file"] = Field(
+        default="file", description="`file`: the program opens the weights itself."
+    )
     notify_pidfile: Path | None = Field(
         default=None, description="The file with the process id of the program to signal."
     )
@@ -98,7 +100,7 @@ class ProgramRuntime(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["program"]
+    kind: Literal["program"] = Field(description="`program`: it is given them over its socket.")
     socket: Path = Field(description="Where the program listens.")
     timeout_seconds: float = Field(
         default=60, gt=0, le=3600, description="After this time the program does not answer."

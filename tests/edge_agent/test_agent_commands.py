@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from edge_agent import cli
-from edge_agent.config import Config, LinkConfig, ModelConfig, load_config
+from edge_agent.config import (
+    Config,
+    FileRuntime,
+    LinkConfig,
+    ModelConfig,
+    ProgramRuntime,
+    load_config,
+)
 from shared.errors import BadConfig
 
 GOOD = 'server = "https://weft.example"\n[models.digits]\n'
@@ -219,6 +226,8 @@ def documented(text: str, heading: str) -> dict[str, str]:
     [
         (Config, "## Settings"),
         (ModelConfig, "### Settings of a model"),
+        (FileRuntime, "### Settings of the runtime `file`"),
+        (ProgramRuntime, "### Settings of the runtime `program`"),
         (LinkConfig, "### Settings of a link"),
     ],
 )
