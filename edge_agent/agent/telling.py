@@ -36,6 +36,8 @@ class Teller:
         """
         if not self._is_known or self._is_up_to_date:
             return
+        if isinstance(self._device.heavy.about().fault, AgentError):
+            return  # the child died before it could say; it is asked again
         inventory = self._inventory()
         if self._device.outbox.told != inventory:
             self._device.outbox.add(*self._holdings(), told=inventory)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.agent.loop import running
+from edge_agent.errors import AgentError
 from edge_agent.heavy import About
 from edge_agent.heavy.inline import Inline
 from shared.wire import DESIRED_PATH
@@ -42,6 +43,19 @@ def test_a_whole_update_leaves_the_process_light(bench: Any, plane: Any, shelf: 
     assert int(status.partition("VmHWM:")[2].split()[0]) * 1024 < MOST_RESIDENT_BYTES
 
 
+class Dying(Inline):
+    """Dies of the first question, as a child that is killed."""
+
+    def __init__(self) -> None:
+        self.has_died = False
+
+    def about(self) -> About:
+        if self.has_died:
+            return super().about()
+        self.has_died = True
+        return About([], {}, [], [], AgentError("worker_died", "killed by SIGKILL"))
+
+
 class Asked(Inline):
     """Notes how often the server had been polled when each question came."""
 
@@ -61,3 +75,18 @@ def test_the_first_poll_does_not_wait_for_what_the_machine_can_do(bench: Any, pl
     with running(bench.config, bench.pauses.append, heavy=heavy) as agent:
         agent.turn()
     assert heavy.polls_before[0] == 1
+
+
+def test_a_child_that_was_killed_does_not_count_as_what_the_machine_can_do(
+    bench: Any, plane: Any
+) -> None:
+    bench.round()
+    bench.settings["attributes"] = {"line": "3"}
+    plane.interval = "0"
+    with running(bench.config, bench.pauses.append, heavy=Dying()) as agent:
+        agent.round()
+        assert plane.reports == []
+        agent.round()
+    (report,) = plane.reports
+    assert report.attributes["line"] == "3"
+    assert "xor" in report.capabilities.methods
