@@ -20,7 +20,7 @@ from edge_agent.journal import load_journal
 from server.packaging.encode import build_package
 from shared.errors import BadConfig
 from shared.weights import WeightsReader, write_weights
-from tests.edge_agent.conftest import Shelf
+from tests.edge_agent.plane import Shelf
 
 MODEL = "digits"
 RUNTIME = {"kind": "file", "holds_copy": True}

@@ -20,7 +20,7 @@ from edge_agent.errors import ServerAway
 from edge_agent.proxy import Proxy, proxy_for
 from shared.errors import BadConfig, Unreachable
 from tests.certificates import authority
-from tests.edge_agent.conftest import Plane, serving
+from tests.edge_agent.plane import Plane, serving
 
 SECRET = "s3cr%40t"
 ENVIRONMENT = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
