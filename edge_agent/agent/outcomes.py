@@ -21,8 +21,10 @@ ENDING: frozenset[State] = frozenset(
 
 #: `away`: only the link is at fault, which may last for days; tried again, no attempt is counted.
 #: `again`: the same step may succeed later, though nothing about the update changes.
+#: `absent`: the program that is to use the weights is not running: after a loss of power the agent
+#: may be there long before it; or it died of the weights.
 #: The others are the states that follow.
-Outcome: TypeAlias = Literal["away", "again", "deferred", "rolled_back", "failed"]
+Outcome: TypeAlias = Literal["away", "again", "absent", "deferred", "rolled_back", "failed"]
 
 #: Nobody knows whose fault it is.
 _UNKNOWN = frozenset({"agent.worker_died", "agent.unexpected"})
@@ -33,6 +35,8 @@ def outcome_of(error: WeftError, state: State) -> Outcome:
     """What `error`, raised by the step of `state`, leads to."""
     if isinstance(error, ServerAway) or error.code == "agent.token_refused":
         return "away"
+    if isinstance(error, RuntimeAway) and state in CHANGING:
+        return "absent"
     if error.code == "agent.too_many_attempts":
         return _end_of(state)
     if isinstance(error, (NoSpace, LinkHeld, OutsideWindow, RuntimeAway)):

@@ -23,6 +23,8 @@ from shared.wire import DesiredModel, Fault, State
 #: The longest pause after errors of a link; what is put off for no known time is tried again once
 #: in an hour, as each try wears the flash memory.
 LONGEST_PAUSE_SECONDS, LONGEST_DEFERRAL_SECONDS = 600.0, 3600.0
+#: So long may a program take to start, before its weights are taken back.
+PATIENCE_SECONDS = 300.0
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +43,7 @@ class Update(Steps):
         self._backoff = Backoff(longest=LONGEST_PAUSE_SECONDS)
         self._deferrals = Backoff(first=60.0, longest=LONGEST_DEFERRAL_SECONDS)
         self._is_counted, self._attempts_before, self._arrived = False, 0, 0
+        self._absent_since: float | None = None
 
     def consider(self, desired: DesiredModel | None) -> None:
         """Take note of what the server wants; it may replace what is under way before the swap."""
@@ -134,6 +137,12 @@ class Update(Steps):
             if self._attempts_before < self.journal.attempts:  # it was not the update's fault
                 self.enter(state, attempts=self._attempts_before)
             self._pause(error)
+        elif outcome == "absent" and self._is_patient():
+            self.enter(state, error=fault)
+            self._pause(error)
+        elif outcome == "absent":
+            self._end("rolled_back", error, fault)
+            return True
         elif outcome == "again":
             self._is_counted = False
             if state not in ENDING:  # how it ended is noted already
@@ -143,6 +152,12 @@ class Update(Steps):
             self._end(outcome, error, fault)
             return True
         return False
+
+    def _is_patient(self) -> bool:
+        """Whether a program that is not running may still be about to start."""
+        now = self.device.clock.now()
+        self._absent_since = self._absent_since or now
+        return now - self._absent_since < PATIENCE_SECONDS
 
     def _count_attempt(self) -> None:
         """Persist that one more attempt begins; bytes that came since the last one start afresh.
@@ -165,7 +180,7 @@ class Update(Steps):
     def _note_progress(self) -> None:
         self._backoff.reset()
         self._is_counted, self._attempts_before, self.fruitless = True, 0, 0
-        self._arrived = self._received()
+        self._arrived, self._absent_since = self._received(), None
 
     def _pause(self, error: WeftError) -> WeftError:
         """Try again later: at once longer, unless bytes have come meanwhile."""

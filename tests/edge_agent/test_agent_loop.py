@@ -356,7 +356,7 @@ def test_it_runs_until_it_is_stopped(bench: Any, plane: Any, shelf: Any) -> None
 def test_what_errors_mean() -> None:
     away = RuntimeAway("away", "nobody listens")
     assert outcome_of(away, "staged") == "deferred"
-    assert outcome_of(away, "verifying") == "again"
+    assert outcome_of(away, "verifying") == "absent"
     assert outcome_of(away, "committed") == "again"
     stuck = AgentError("too_many_attempts", "5 attempts")
     assert outcome_of(stuck, "verifying") == "rolled_back"

@@ -143,16 +143,32 @@ def test_a_program_that_is_away_for_a_moment_is_waited_for(
 def test_a_program_that_stays_away_with_the_new_weights_gets_the_old_ones(
     program: Program, bench: Any, plane: Any, shelf: Any
 ) -> None:
-    """They may be what it died of."""
+    """They may be what it died of; but it may also take minutes to start."""
     program.objections["verify"] = [RuntimeAway("away", "nobody listens")] * 99
-    bench.settings["max_attempts"] = 2
     with bench.running() as agent:
-        assert [error.code for error in agent.round()[1]] == ["agent.too_many_attempts"]
+        update, began = agent.updates[MODEL], agent.clock.now()
+        while not plane.reports:
+            agent.turn()
+            assert plane.reports or update.journal.state == "verifying"
+            agent.clock.wait(agent.pause())
+        assert 300 < agent.clock.now() - began < 1000
     assert bench.in_use() == shelf.digests[1]
     assert program.calls[-1] == "revert"
     (report,) = plane.reports
-    assert report.result == "failed_rolled_back"
-    assert "nobody listens" in report.error.message
+    assert (report.result, report.error.code) == ("failed_rolled_back", "runtime.away")
+
+
+def test_weights_that_crash_program_and_device_are_taken_back(
+    program: Program, bench: Any, plane: Any, shelf: Any
+) -> None:
+    """Each start of the agent finds nobody, and is ended by the next crash before it gave up."""
+    program.objections["verify"] = [RuntimeAway("away", "nobody listens")] * 99
+    bench.settings["max_attempts"] = 3
+    for _ in range(3):
+        assert set(bench.round()) == {"runtime.away"}
+    assert bench.round() == ["agent.too_many_attempts"]
+    assert bench.in_use() == shelf.digests[1]
+    assert plane.reports[-1].result == "failed_rolled_back"
 
 
 @pytest.mark.parametrize(("call", "judged"), [("confirm", "passed"), ("revert", "failed")])
