@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import WeftError
-from shared.golden import Golden
 
 if TYPE_CHECKING:
     from edge_agent.trust import Promise
     from edge_agent.undo import Side
+    from shared.golden import Golden
 
 
 @dataclass(frozen=True)
