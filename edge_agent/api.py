@@ -78,9 +78,15 @@ def persist_identity(path: Path, identity: Identity) -> None:
 class DeviceApi:
     """One server, as a device sees it."""
 
-    def __init__(self, config: Config, agent: str, count: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        agent: str,
+        count: Callable[[int], None],
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._token: str | None = None
-        self._connection = Connection(config, agent, count)
+        self._connection = Connection(config, agent, count, beat)
 
     def close(self) -> None:
         """Close the connections."""

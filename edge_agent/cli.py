@@ -8,6 +8,7 @@ small ones start fast.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from shared.errors import BadConfig, UserError, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
+    from edge_agent.notify import Notifier
 
 #: `apply` works on a file at hand: only a length that cannot be meant is refused.
 MAX_LOCAL_PACKAGE_BYTES = 1 << 40
@@ -92,11 +94,15 @@ def _summary() -> str:
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent.agent.loop import Stopped, run_for_ever, running
+    from edge_agent.notify import Notifier
 
+    faulthandler.enable()  # the watchdog ends the agent by SIGABRT: the log then says where it was
+    notifier = Notifier()
     config = _config(options)
     try:
-        _raise_on_signals(Stopped)
-        with running(config, time.sleep) as agent:
+        _raise_on_signals(Stopped, notifier)
+        with running(config, notifier.wait, beat=notifier.beat) as agent:
+            notifier.ready()
             run_for_ever(agent)
     except Stopped:
         logging.info("stopped")
@@ -187,12 +193,14 @@ def _config(options: argparse.Namespace) -> Config:
     return config
 
 
-def _raise_on_signals(kind: type[BaseException]) -> None:
+def _raise_on_signals(kind: type[BaseException], notifier: Notifier | None = None) -> None:
     """Let the first SIGTERM or SIGINT end the work by an exception, and ignore those after it."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
+        if notifier:
+            notifier.stop(kind)
         raise kind
 
     for number in (signal.SIGTERM, signal.SIGINT):

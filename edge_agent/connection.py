@@ -33,6 +33,10 @@ HEAD_SECONDS = 120.0
 SLOWEST_BYTES, SLOWEST_SECONDS = 1024, 60.0
 #: A connection is used again within this time.
 IDLE_SECONDS = 5.0
+#: To one address; a name may have several, and no sign of life is given meanwhile.
+CONNECT_SECONDS = 60.0
+#: Between two signs of life while an answer is waited for.
+TURN_SECONDS = 0.5
 
 _BROKEN = (
     httpcore.NetworkError,
@@ -62,7 +66,7 @@ class Answer:
 class Connection:
     """Sends requests to one server, one at a time. `count` is told of each byte sent or received.
 
-    `clock` tells seconds that only go forward.
+    `beat` is called often while an answer is waited for; `clock` tells seconds that only grow.
     """
 
     def __init__(
@@ -70,11 +74,12 @@ class Connection:
         config: Config,
         agent: str,
         count: Callable[[int], None],
+        beat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._server, self._timeout = config.server, config.timeout_seconds
         self._headers = {"User-Agent": agent, "Accept-Encoding": "identity"}
-        self._limits = _Limits(count, clock)
+        self._limits = _Limits(count, beat, clock)
         self._pool = _pool(config, proxy_for(config), _Counting(self._limits))
 
     def close(self) -> None:
@@ -95,7 +100,8 @@ class Connection:
 
         Raises ServerAway, also while the body is read.
         """
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self._timeout)
+        timeouts = dict.fromkeys(("read", "write", "pool"), self._timeout)
+        timeouts["connect"] = min(self._timeout, CONNECT_SECONDS)
         self._limits.allow(HEAD_BYTES, HEAD_SECONDS)
         try:
             with self._pool.stream(
@@ -115,8 +121,10 @@ class Connection:
 class _Limits:
     """What the present exchange may still take; raises what httpcore itself would raise."""
 
-    def __init__(self, count: Callable[[int], None], clock: Callable[[], float]) -> None:
-        self.clock, self.count = clock, count
+    def __init__(
+        self, count: Callable[[int], None], beat: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self.clock, self.count, self.beat = clock, count, beat
         self.allow(0, None)
 
     def allow(self, nbytes: int, seconds: float | None) -> None:
@@ -158,9 +166,22 @@ class _Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         patience = self._limits.patience(timeout)
         began = self._limits.clock()
-        piece = self._stream.read(max_bytes, patience)
+        piece = self._read_in_turns(max_bytes, patience)
         self._limits.received(len(piece), self._limits.clock() - began)
         return piece
+
+    def _read_in_turns(self, max_bytes: int, patience: float | None) -> bytes:
+        """Wait for bytes, with signs of life; raises ReadTimeout when `patience` is over."""
+        left = float("inf") if patience is None else patience
+        while True:
+            self._limits.beat()
+            turn = min(left, TURN_SECONDS)
+            try:
+                return self._stream.read(max_bytes, turn)
+            except httpcore.ReadTimeout:
+                left -= turn
+                if left <= 0:
+                    raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._limits.count(len(buffer))
