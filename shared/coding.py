@@ -7,6 +7,7 @@ for, whatever the data claim, and its memory is bounded by the window.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, BinaryIO, Protocol
 
@@ -14,7 +15,9 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from shared import gap_coding
 from shared.errors import BadPackage
+from shared.range_coder import Encoder
 from shared.tensors import STORAGE, Array, TensorSpec
 
 #: Decompression holds at most this much; streams that ask for more are refused.
@@ -24,13 +27,19 @@ _FRAME_HEADER_MAX = 18
 _REPEATED_BYTE = 1
 _SYMBOL_LEVEL = 19
 _BYTES_LEVEL = 9
+MAX_RANGE_BYTES = 1 << 20
+#: Stands for no bytes at all, where there must be some.
+_NOTHING = b"\0"
 
 
 class SymbolSource(Protocol):
     """Decoded symbols, in the order in which they were coded."""
 
+    def start(self) -> None:
+        """Begin the next of the arrays that were coded."""
+
     def read(self, count: int) -> NDArray[np.int64]:
-        """The next `count` symbols; raises BadPackage where there are fewer."""
+        """The next `count` symbols of the array; raises BadPackage where there are fewer."""
 
     def finish(self) -> None:
         """Raise BadPackage where symbols are left."""
@@ -40,6 +49,8 @@ class Coder(Protocol):
     """One way of coding symbols."""
 
     id: str
+    #: Most symbols other than zero that a device decodes in reasonable time.
+    most: float
 
     def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
         """Code the arrays one after the other."""
@@ -123,6 +134,7 @@ class ZstdSymbols:
     """Little-endian integers of 1, 2 or 4 bytes, whichever the largest symbol needs, under zstd."""
 
     id = "zstd/1"
+    most = math.inf
 
     def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
         """See Coder."""
@@ -144,6 +156,9 @@ class _ZstdSymbolSource:
         self._dtype = np.dtype(f"<i{width[0]}")
         self._bytes = ByteSource(file)
 
+    def start(self) -> None:
+        pass  # arrays follow one another without a seam
+
     def read(self, count: int) -> NDArray[np.int64]:
         data = self._bytes.read(count * self._dtype.itemsize)
         return np.frombuffer(data, self._dtype).astype(np.int64)
@@ -152,8 +167,36 @@ class _ZstdSymbolSource:
         self._bytes.finish()
 
 
-CODERS: dict[str, Coder] = {coder.id: coder for coder in (ZstdSymbols(),)}
+class RangeSymbols:
+    """Gaps, signs and magnitudes under an adaptive range coder; see `shared.gap_coding`."""
+
+    id = "range/1"
+    most: float = 1 << 17
+
+    def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
+        """See Coder."""
+        encoder = Encoder()
+        for array in symbols:
+            gap_coding.encode(encoder, array)
+        return encoder.finish() or _NOTHING
+
+    def source(self, file: BinaryIO) -> SymbolSource:
+        """See Coder."""
+        data = file.read(MAX_RANGE_BYTES + 1)
+        if len(data) > MAX_RANGE_BYTES:
+            raise BadPackage("too_large", f"more than {MAX_RANGE_BYTES} bytes of coded symbols")
+        return gap_coding.ArrayDecoder(b"" if data == _NOTHING else data)
+
+
+CODERS: dict[str, Coder] = {coder.id: coder for coder in (ZstdSymbols(), RangeSymbols())}
 DEFAULT_CODER = ZstdSymbols.id
+
+
+def smallest(symbols: list[NDArray[np.int64]]) -> str:
+    """The id of the coder that makes the least of these, and is fast enough."""
+    others = sum(np.count_nonzero(array) for array in symbols)
+    fast = [coder for coder in CODERS.values() if others <= coder.most]
+    return min(fast, key=lambda coder: len(coder.encode(symbols))).id
 
 
 def coder(id_: str) -> Coder:

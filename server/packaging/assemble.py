@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 from server.packaging.replacing import replacing
 from server.packaging.sent import UNCHANGED, Sent
 from shared import coding, methods
 from shared.decode import decode, reconstitute
+from shared.golden import Golden
 from shared.methods.base import Options
 from shared.package import DIGEST_BYTES, FORMAT, PackageHeader, PackageReader, PackageWriter
 from shared.tensors import Array, Schema
 from shared.weights import WeightsReader
+
+
+#: From a weights file to the golden samples that its package carries.
+MakeGolden: TypeAlias = Callable[[Path], Golden]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class BuildReport:
     result_digest: str
     learnable_count: int
     tensors: dict[str, TensorReport]
+    golden: dict[str, object] | None = None
 
 
 def header(method: methods.Method, options: Options, model: str) -> PackageHeader:
@@ -65,11 +72,15 @@ def assemble(
     sent: Mapping[str, Sent],
     output: Path,
     decoded: Path | None,
+    golden: MakeGolden | None = None,
 ) -> BuildReport:
     """Write the package twice: to learn the digest of its result, and with it; then decode it.
 
+    `golden` makes golden samples of the decoded weights, which then travel in the package.
+
     After an error `output` and `decoded` are as they were.
     """
+    head = head.model_copy(update={"coder": _coder(target, sent)})
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         out = stack.enter_context(replacing(decoded or scratch / "weights"))
@@ -77,6 +88,8 @@ def assemble(
         _write(head, base, target, sent, draft := scratch / "draft", bytes(DIGEST_BYTES))
         with PackageReader(draft) as package, out.open("w+b") as file:
             digest = reconstitute(base, package, file)
+        if golden:
+            head = head.with_golden(golden(out))
         _write(head, base, target, sent, made, digest)
         with PackageReader(made) as package, out.open("w+b") as file:
             decode(base, package, file)
@@ -93,6 +106,7 @@ def assemble(
         result_digest=digest.hex(),
         learnable_count=sum(s.count for s in sent.values()),
         tensors={name: _report(sent.get(name, UNCHANGED)) for name in target},
+        golden=head.golden.fields() if head.golden else None,
     )
 
 
@@ -127,6 +141,12 @@ def _write(
             for chunk in part.chunks() if part.chunks else ():
                 writer.add_bytes(coding.shuffle(chunk))
         writer.write(file, result_digest)
+
+
+def _coder(target: Schema, sent: Mapping[str, Sent]) -> str:
+    """The coder that makes the smallest package; any one where there are no symbols."""
+    symbols = [array for name in target for array in sent.get(name, UNCHANGED).symbols]
+    return coding.smallest(symbols) if symbols else coding.DEFAULT_CODER
 
 
 def _report(sent: Sent) -> TensorReport:

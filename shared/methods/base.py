@@ -164,7 +164,7 @@ class FactorisingMethod(LossyMethod):
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """See LossyMethod: the change, snapped."""
         arrays = [
-            read(symbols, rows * columns, tensor.options.bits)
+            read_array(symbols, rows * columns, tensor.options.bits)
             .reshape(rows, columns)
             .astype(np.float64)
             for rows, columns in self.layout(tensor)
@@ -175,8 +175,14 @@ class FactorisingMethod(LossyMethod):
             done += block.size
 
 
+def read_array(symbols: SymbolSource, count: int, bits: int) -> Symbols:
+    """All `count` symbols of the next array, each within its bits; raises BadPackage."""
+    symbols.start()
+    return read(symbols, count, bits)
+
+
 def read(symbols: SymbolSource, count: int, bits: int) -> Symbols:
-    """The next `count` symbols, each within its bits; raises BadPackage."""
+    """The next `count` symbols of the array begun, each within its bits; raises BadPackage."""
     values = symbols.read(count)
     top = (1 << (bits - 1)) - 1
     if values.size and max(-int(values.min()), int(values.max())) > top:

@@ -47,5 +47,6 @@ class Direct(LossyMethod):
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The symbols are the change."""
         size = tensor.o * tensor.i
+        symbols.start()
         for start in range(0, size, CHUNK_ELEMENTS):
             yield read(symbols, min(CHUNK_ELEMENTS, size - start), tensor.options.bits)

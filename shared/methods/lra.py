@@ -24,7 +24,7 @@ from shared.methods.base import (
     Tensor,
     code_product,
     product_rows,
-    read,
+    read_array,
 )
 from shared.svd import Matrix
 
@@ -67,7 +67,7 @@ class LowRankApproximation(LossyMethod):
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The product of the integers."""
         bits, r = tensor.options.bits, min(tensor.options.rank, tensor.o, tensor.i)
-        L = read(symbols, tensor.o * r, bits).reshape(tensor.o, r).astype(np.float64)
-        R = read(symbols, r * tensor.i, bits).reshape(r, tensor.i).astype(np.float64)
+        L = read_array(symbols, tensor.o * r, bits).reshape(tensor.o, r).astype(np.float64)
+        R = read_array(symbols, r * tensor.i, bits).reshape(r, tensor.i).astype(np.float64)
         for block in product_rows(L, R):
             yield block.reshape(-1).astype(np.int64)

@@ -22,7 +22,7 @@ from shared.methods.base import (
     RankOptions,
     Symbols,
     Tensor,
-    read,
+    read_array,
     row_blocks,
 )
 from shared.svd import Matrix
@@ -74,7 +74,7 @@ class LowRankUpdate(LossyMethod):
         if tensor.options.rank > tensor.i:
             raise BadPackage("malformed", f"{tensor.name}: the rank does not fit")
         o, i, r = tensor.o, tensor.i, tensor.options.rank
-        L = read(symbols, o * r, tensor.options.bits).reshape(o, r).astype(np.float64)
+        L = read_array(symbols, o * r, tensor.options.bits).reshape(o, r).astype(np.float64)
         # R is made in blocks: at a high rank the whole of it is larger than the matrix itself.
         height = max(1, _SIDE_ELEMENTS // max(i, 1))
         blocks = [slice(a, min(a + height, r)) for a in range(0, r, height)]

@@ -71,6 +71,7 @@ class RandomMask(LossyMethod):
         """Symbols where the mask selects, zeros elsewhere."""
         key = prng.stream_key(tensor.options.seed, tensor.name)
         size = tensor.o * tensor.i
+        symbols.start()
         for start in range(0, size, CHUNK_ELEMENTS):
             stop = min(start + CHUNK_ELEMENTS, size)
             mask = prng.mask(key, start, stop, tensor.options.share)

@@ -152,6 +152,10 @@ def make_all(out: Path) -> dict[str, str]:
             path = out / "shapes.ka_guarded.weft"
             report = build_package(base, target, "ka", {"rank": 1}, path, "shapes")
             digests["shapes.ka_guarded"] = report.result_digest
+        for method, options in (("ka", {"rank": 2, "bits": 4}), ("direct", {"bits": 3})):  # range/1
+            name = f"shapes.{method}_ranged"
+            report = build_package(base, target, method, options, out / f"{name}.weft", "shapes")
+            digests[name] = report.result_digest
         new_head(base, target, np.random.default_rng(9))
         shutil.copy(base, out / "head.base.safetensors")
         report = build_package(base, target, "ka", {"rank": 1}, out / "head.ka.weft", "head")

@@ -129,6 +129,9 @@ class Replay:
     def __init__(self, arrays: list[Matrix]) -> None:
         self._left = np.concatenate([a.reshape(-1) for a in arrays]).astype(np.int64)
 
+    def start(self) -> None:
+        """The arrays follow one another."""
+
     def read(self, count: int) -> NDArray[np.int64]:
         taken, self._left = self._left[:count], self._left[count:]
         return taken

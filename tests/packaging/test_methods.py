@@ -88,8 +88,22 @@ class Built:
             return to_float64(result.read("w"), self.dtype)
 
     def _symbols(self, package: PackageReader) -> NDArray[np.int64]:
-        source = package.symbols() if package.has_symbols else None
-        return source.read(self.report.tensors["w"].symbols) if source else np.empty(0, np.int64)
+        found = [np.empty(0, np.int64)]
+        if package.has_symbols:
+            source = package.symbols()
+            for size in self._sizes():
+                source.start()
+                found.append(source.read(size))
+        return np.concatenate(found)
+
+    def _sizes(self) -> list[int]:
+        """Of the arrays that were coded."""
+        total, (o, i) = self.report.tensors["w"].symbols, (len(self.old), self.old[0].size)
+        if self.plan.plan is Plan.FACTORS and self.method.id == "ka":
+            return [min(o, i), o * self.options.rank, self.options.rank * i]
+        if self.plan.plan is Plan.FACTORS and self.method.id == "lra":
+            return [o * total // (o + i), i * total // (o + i)]
+        return [total]
 
     def expected(self) -> Matrix:
         """The new tensor by torch, in float64, before grid and rounding."""
