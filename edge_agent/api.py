@@ -174,24 +174,35 @@ def _last(stop: int, size: int) -> str:
 
 
 def _check_status(answer: Answer) -> None:
-    """Return where the answer is one that was asked for; else raise with the server's words."""
+    """Return where the answer is one that was asked for; else raise with the server's words.
+
+    A refusal in other words than a Weft server's comes from somebody on the way, such as the
+    portal of a network that wants a login: that passes, so it counts as the server being away.
+    """
     status = answer.status
     if answer.is_success or status == HTTPStatus.NOT_MODIFIED:
         return
-    told = f"the server answers {status}: {_said(answer)}"
+    problem = _problem(answer)
+    told = f"the server answers {status}: {_said(problem) if problem else answer.reason[:200]}"
     if status in _TRY_LATER:
         raise ServerAway(told, _retry_after(answer.headers))
     if status == HTTPStatus.UNAUTHORIZED and answer.path != ENROL_PATH:
         raise AgentError("token_refused", told)
+    if problem is None or not problem.code:
+        raise ServerAway(told, code="bad_answer")
     raise Unreachable("refused", told)
 
 
-def _said(answer: Answer) -> str:
-    """The server's own explanation, in one line."""
+def _problem(answer: Answer) -> Problem | None:
+    """The server's own explanation, where it is one."""
     try:
-        problem = Problem.model_validate_json(_body(answer))
+        return Problem.model_validate_json(_body(answer))
     except (Unreachable, ValidationError):
-        return answer.reason[:200]
+        return None
+
+
+def _said(problem: Problem) -> str:
+    """An explanation in one line."""
     code = f" [{problem.code}]" if problem.code else ""
     return f"{problem.detail or problem.title}{code} {problem.todo}".strip()[:1000]
 

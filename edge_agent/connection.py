@@ -64,9 +64,9 @@ class Answer:
 
 
 class Connection:
-    """Sends requests to one server, one at a time. `count` is told of each byte sent or received.
+    """Sends requests to one server, one at a time.
 
-    `beat` is called often while an answer is waited for; `clock` tells seconds that only grow.
+    `count` is told of all bytes, both ways; `beat` is called often while an answer is waited for.
     """
 
     def __init__(
@@ -75,11 +75,10 @@ class Connection:
         agent: str,
         count: Callable[[int], None],
         beat: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._server, self._timeout = config.server, config.timeout_seconds
         self._headers = {"User-Agent": agent, "Accept-Encoding": "identity"}
-        self._limits = _Limits(count, beat, clock)
+        self._limits = _Limits(count, beat)
         self._pool = _pool(config, proxy_for(config), _Counting(self._limits))
 
     def close(self) -> None:
@@ -121,23 +120,21 @@ class Connection:
 class _Limits:
     """What the present exchange may still take; raises what httpcore itself would raise."""
 
-    def __init__(
-        self, count: Callable[[int], None], beat: Callable[[], None], clock: Callable[[], float]
-    ) -> None:
-        self.clock, self.count, self.beat = clock, count, beat
+    def __init__(self, count: Callable[[int], None], beat: Callable[[], None]) -> None:
+        self.count, self.beat = count, beat
         self.allow(0, None)
 
     def allow(self, nbytes: int, seconds: float | None) -> None:
         """Let so many bytes come from now on, and for so long."""
         self._room = nbytes
-        self._until = None if seconds is None else self.clock() + seconds
+        self._until = None if seconds is None else monotonic() + seconds
         self._in_time, self._seconds = 0, 0.0
 
     def patience(self, timeout: float | None) -> float | None:
         """Seconds to wait for the next bytes."""
         if self._until is None:
             return timeout
-        left = self._until - self.clock()
+        left = self._until - monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout("the answer takes too long")
         return left if timeout is None else min(left, timeout)
@@ -165,9 +162,9 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         patience = self._limits.patience(timeout)
-        began = self._limits.clock()
+        began = monotonic()
         piece = self._read_in_turns(max_bytes, patience)
-        self._limits.received(len(piece), self._limits.clock() - began)
+        self._limits.received(len(piece), monotonic() - began)
         return piece
 
     def _read_in_turns(self, max_bytes: int, patience: float | None) -> bytes:
@@ -258,5 +255,5 @@ def _told(error: Exception) -> str:
 
 def _code(error: Exception) -> str:
     """Whether the other end is not who it should be, or only away."""
-    refused = isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    refused = isinstance(error.__context__, ssl.SSLCertVerificationError)
     return "untrusted" if refused else "unreachable"

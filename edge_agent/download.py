@@ -47,8 +47,9 @@ def download(api: DeviceApi, offer: PackageOffer, path: Path, link: Link, until:
     """Bring `path` nearer to the length that was offered, from where it stands; True once there.
 
     False: the slice is over (`until`, by the clock of `link`). Raises ServerAway where the link or
-    the server ended it early, DownloadError `bad_answer` or `too_long` where the answer makes no
-    sense, LinkHeld where this link is not to be used now, Unreachable where the server refuses.
+    the server ended it early, or somebody else answered; DownloadError `bad_answer` or `too_long`
+    where the answer makes no sense; LinkHeld where this link is not to be used now; Unreachable
+    where the server refuses.
     """
     if received(path) > offer.size:
         files.remove(path)
@@ -73,7 +74,7 @@ def _request(
 ) -> None:
     """One request from where the file ends, for as much as the link allows."""
     stop = held + link.allowed(offer.size - held, until)
-    with api.package(offer.url, f'"{offer.sha256}"', held, stop, offer.size) as answer:
+    with api.package(offer.url, _etag(offer), held, stop, offer.size) as answer:
         body = _body(answer, offer, held, stop)
         if body.stop - held > stop - held and not link.has_room(body.stop - body.start):
             raise LinkHeld("budget_spent", "the server sends only whole packages")
@@ -90,22 +91,24 @@ def _request(
 
 
 def _body(answer: Answer, offer: PackageOffer, held: int, stop: int) -> _Body:
-    """What the answer says that its body is; raises DownloadError where it is not the package."""
+    """What the answer says that its body is; raises where it is not the package."""
     encoding = answer.headers.get("content-encoding", "identity")
     etag = answer.headers.get("etag")
     if encoding != "identity":
-        raise DownloadError("bad_answer", f"the package comes encoded as {encoding!r}")
-    if etag not in (None, f'"{offer.sha256}"'):
-        raise DownloadError("bad_answer", f"the package comes with the ETag {etag}")
+        raise _nonsense(answer, offer, f"the package comes encoded as {encoding!r}")
+    if etag not in (None, _etag(offer)):
+        raise _nonsense(answer, offer, f"the package comes with the ETag {etag}")
     if answer.status == HTTPStatus.OK:
         body = _Body(0, offer.size, in_slices=(held, stop) == (0, offer.size))
     else:
         body = _part(answer, offer, held, stop)
     length, expected = answer.headers.get("content-length"), body.stop - body.start
     if length is not None and length != str(expected):
-        longer = length.isdecimal() and int(length) > expected
         told = f"{length} bytes are announced, {expected} were expected"
-        raise DownloadError("too_long" if longer else "bad_answer", told)
+        longer = length.isdecimal() and int(length) > expected
+        raise _nonsense(answer, offer, told, "too_long" if longer else "bad_answer")
+    if length is None and etag is None and answer.status == HTTPStatus.OK:
+        raise _nonsense(answer, offer, "neither length nor ETag")
     return body
 
 
@@ -114,11 +117,27 @@ def _part(answer: Answer, offer: PackageOffer, held: int, stop: int) -> _Body:
     given = answer.headers.get("content-range", "")
     parts = _CONTENT_RANGE.fullmatch(given)
     if answer.status != HTTPStatus.PARTIAL_CONTENT or not parts:
-        raise DownloadError("bad_answer", f"status {answer.status}, range {given!r}")
+        raise _nonsense(answer, offer, f"status {answer.status}, range {given!r}")
     first, last, size = (int(number) for number in parts.groups())
     if first != held or size != offer.size or not held <= last < stop:
-        raise DownloadError("bad_answer", f"asked for bytes {held}-{stop - 1}, got {given!r}")
+        raise _nonsense(answer, offer, f"asked for bytes {held}-{stop - 1}, got {given!r}")
     return _Body(first, last + 1, in_slices=True)
+
+
+def _nonsense(
+    answer: Answer, offer: PackageOffer, told: str, code: str = "bad_answer"
+) -> DownloadError | ServerAway:
+    """Whose fault it is: without the package's ETag, the answer is not the server's.
+
+    The portal of a network that wants a login answers everything; that passes.
+    """
+    if answer.headers.get("etag") == _etag(offer):
+        return DownloadError(code, told)
+    return ServerAway(f"not an answer of the server: {told}", code="bad_answer")
+
+
+def _etag(offer: PackageOffer) -> str:
+    return f'"{offer.sha256}"'
 
 
 def _bounded(pieces: Iterator[bytes], room: int, link: Link) -> Iterator[bytes]:

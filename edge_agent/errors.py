@@ -140,7 +140,7 @@ class WrongWeights(BadResult):
 
 
 class ServerAway(Unreachable):
-    """The server does not answer now, or somebody else does: `untrusted`.
+    """The server does not answer now, or somebody else does: `untrusted`, `bad_answer`.
 
     `retry_after` is its own wish in seconds, if it said one.
     """

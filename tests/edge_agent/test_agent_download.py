@@ -116,15 +116,15 @@ def test_not_even_a_server_that_ignores_ranges_makes_it_lose_bytes(
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
-        (answer(200, b"x" * 100, Content_Encoding="gzip"), "download.bad_answer"),
-        (answer(200, b"x" * 100, ETag='"other"'), "download.bad_answer"),
-        (answer(206, b"x" * 100, Content_Range="bytes 5-104/105"), "download.bad_answer"),
-        (answer(206, b"x" * 100), "download.bad_answer"),
-        (answer(204), "download.bad_answer"),
-        (answer(200, b"x" * 100_000), "download.too_long"),
-        (answer(302, Location="https://elsewhere.example/"), "server.refused"),
+        (answer(200, b"x" * 100, Content_Encoding="gzip"), "server.bad_answer"),
+        (answer(200, b"x" * 100, ETag='"other"'), "server.bad_answer"),
+        (answer(206, b"x" * 100, Content_Range="bytes 5-104/105"), "server.bad_answer"),
+        (answer(206, b"x" * 100), "server.bad_answer"),
+        (answer(204), "server.bad_answer"),
+        (answer(200, b"x" * 100_000), "server.bad_answer"),
+        (answer(302, Location="https://elsewhere.example/"), "server.bad_answer"),
         (answer(404, b'{"code": "package.not_found", "detail": "gone"}'), "server.refused"),
-        (answer(404, b"<html>"), "server.refused"),
+        (answer(404, b"<html>"), "server.bad_answer"),
     ],
 )
 def test_wrong_answers_are_named_and_tried_again(
@@ -187,7 +187,7 @@ def test_a_package_for_something_else_is_refused_before_it_is_decoded(
         (200, b"<html>hotel wifi</html>", Unreachable, "server.bad_answer"),
         (200, b'{"models": [{"model": "../x"}]}', Unreachable, "server.bad_answer"),
         (200, b"[" * 2_000_000, Unreachable, "server.bad_answer"),
-        (301, b"", Unreachable, "server.refused"),
+        (301, b"", ServerAway, "server.bad_answer"),
         (401, b"", AgentError, "agent.token_refused"),
     ],
 )
