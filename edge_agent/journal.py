@@ -64,6 +64,7 @@ class Held(BaseModel):
     version: int | None = None
     assignment: int | None = Field(default=None, description="That which brought them.")
     used: bool = Field(default=False, description="They were in use, and not bad.")
+    golden: Golden | None = Field(default=None, description="Samples that came with them.")
 
 
 class Journal(BaseModel):

@@ -54,7 +54,7 @@ class Steps(Installation):
         for name, held in self.journal.slots.items():
             if held.digest == target.weights_digest and self.still_holds(name):
                 state: State = "verifying" if name == current else "staged"
-                self.enter(state, fill=name, **self._in_use())
+                self.enter(state, fill=name, golden=held.golden, **self._in_use())
                 return
         if fault := self.device.heavy.about().fault:
             raise fault
@@ -246,6 +246,7 @@ class Steps(Installation):
             version=target.version,
             assignment=target.assignment,
             used=used,
+            golden=self.journal.golden,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from edge_agent.agent import model as model_module
 from edge_agent.errors import HealthError, RuntimeAway, RuntimeRefused
 from edge_agent.journal import load_journal
 from edge_agent.runtimes import Verdict, Weights
+from server.packaging.encode import build_package
 from shared.errors import WeftError
+from shared.golden import golden_of
 
 MODEL = "digits"
 
@@ -27,6 +30,7 @@ class Program:
     ready: list[bool] = field(default_factory=list)
     objections: dict[str, list[WeftError]] = field(default_factory=dict)
     holds: str | None = None
+    golden: list[Any] = field(default_factory=list)
 
     def _note(self, call: str, weights: Weights | None) -> None:
         digest = weights.digest if weights else None
@@ -42,6 +46,7 @@ class Program:
         self._note("swap", new)
 
     def verify(self, new: Weights, golden: Any) -> Verdict:
+        self.golden.append(golden)
         self._note("verify", new)
         return Verdict("passed", self.holds or new.digest)
 
@@ -245,3 +250,23 @@ def test_after_a_crash_the_program_is_told_once_more(
     assert program.calls == expected[state]
     whole = shelf.digests[1 if state == "rolled_back" else 2]
     assert bench.in_use() == whole
+
+
+def test_golden_samples_reach_the_program_and_stay_with_their_weights(
+    program: Program, bench: Any, plane: Any, shelf: Any, tmp_path: Path
+) -> None:
+    golden = golden_of([3, 1, 4, 1], 10, 3, {"seed": 7, "shape": (1, 8, 8)})
+    old, new, place = shelf.weights[1], shelf.weights[2], tmp_path / "built"
+    built = build_package(old, new, "xor", {}, place, MODEL, golden=lambda _: golden)
+    wanted = shelf.wanted(2, "xor-12", 1)
+    url = f"/device/v1/packages/{built.sha256}"
+    offer = wanted.package.model_copy(
+        update={"sha256": built.sha256, "size": built.size, "url": url}
+    )
+    plane.offer(shelf, wanted.model_copy(update={"package": offer}))
+    plane.files[built.sha256] = built.path.read_bytes()
+    assert bench.round() == []
+    for version, assignment in ((1, 2), (2, 3)):
+        plane.offer(shelf, shelf.wanted(version, None, assignment))
+        assert bench.round() == []
+    assert program.golden == [golden, None, golden]
