@@ -23,11 +23,11 @@ MODEL = "resnet18"
 KIB = 1024
 #: What the start is held against, as `python -c`.
 BARE = {"python": "pass", "libraries": "import httpcore, pydantic"}
-#: What the agent's process held when it did all by itself; `httpx` where it is installed.
-_BEFORE = """
-import contextlib, httpcore, numpy, pathlib, pydantic, zstandard
-with contextlib.suppress(ImportError):
-    import httpx
+#: What an agent would hold that does all by itself, once it has found out what it can decode.
+_ALONE = """
+import edge_agent.agent.loop, pathlib
+from edge_agent.heavy.inline import Inline
+Inline().about()
 print(pathlib.Path("/proc/self/smaps_rollup").read_text())
 """
 #: Other versions, measured where `tests/interpreters` has made environments for them.
@@ -56,15 +56,15 @@ def agent(plane: Plane, state: Path, python: str, **settings: str) -> Iterator[i
 def start(state: Path, python: str) -> dict[str, float]:
     """Seconds from the start of the process to the first poll, and of bare interpreters beside it.
 
-    The device is known to the server already. `before_bytes`: see `_BEFORE`.
+    The device is known to the server already. `alone_bytes`: see `_ALONE`.
     """
     found = {}
     for name, code in BARE.items():
         begin = time.perf_counter()
         subprocess.run([python, "-c", code], check=True)
         found[name] = time.perf_counter() - begin
-    before = subprocess.run([python, "-c", _BEFORE], check=True, capture_output=True, text=True)
-    found["before_bytes"] = _figure(before.stdout, "Rss")
+    alone = subprocess.run([python, "-c", _ALONE], check=True, capture_output=True, text=True)
+    found["alone_bytes"] = _figure(alone.stdout, "Rss")
     with serving(interval=60) as plane:
         identity = {"server": plane.url, "device_id": "device", "token": TOKEN}
         state.mkdir(exist_ok=True)

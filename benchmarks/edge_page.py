@@ -42,11 +42,10 @@ def _agent(result: dict[str, Any]) -> list[str]:
         "",
         "The process of `edge-agent run`, enrolled, with one model. Start: until its first poll "
         "arrives at a server on loopback; beside it, in the same round, Python that does nothing "
-        "(`-c pass`), and Python that imports the agent's libraries (httpcore, pydantic). Before "
-        "heavy work moved to a child, the same process also held numpy, httpx and zstandard: "
-        "Python with all of these takes what stands under RSS, before.",
+        "(`-c pass`), and Python that imports the agent's libraries (httpcore, pydantic). RSS, "
+        "alone: what the process would take if it did all by itself, without children.",
         "",
-        "| Python | RSS MiB | PSS MiB | RSS, before | start s | / Python | / libraries "
+        "| Python | RSS MiB | PSS MiB | RSS, alone | start s | / Python | / libraries "
         "| processor ms a poll | ... between polls, ms a minute |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -68,7 +67,7 @@ def _row_at_rest(result: dict[str, Any], version: str) -> str:
         version or result["machine"]["python"].rpartition(".")[0],
         spread([rest["rss"] for rest in rests], MIB, 1),
         spread([rest["pss"] for rest in rests], MIB, 1),
-        spread([start["before_bytes"] for start in starts], MIB, 1),
+        spread([start["alone_bytes"] for start in starts], MIB, 1),
         spread(first),
         spread(
             [seconds / start["python"] for seconds, start in zip(first, starts, strict=True)], 1, 1
