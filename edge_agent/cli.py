@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--base", type=Path, help="weights that the package starts from")
     apply.add_argument("--package", type=Path, required=True, help="update package")
     apply.add_argument("--output", type=Path, required=True, help="file to write, safetensors")
+    service = _add(commands, "install-service", _install_service, "write the unit for systemd")
+    service.add_argument("--config", type=Path, help="configuration file of the service (TOML)")
+    service.add_argument("--user", default="weft-agent", help="whom it runs as (weft-agent)")
+    service.add_argument(
+        "--root", type=Path, default=Path("/"), help="the device's root directory, for an image"
+    )
     digest = _add(commands, "digest", _digest, "print the weights digest of a safetensors file")
     digest.add_argument("file", type=Path)
     return parser
@@ -177,6 +183,12 @@ def _apply(options: argparse.Namespace) -> dict[str, Any]:
     return {"weights_digest": digest, "output": str(options.output), "seconds": seconds}
 
 
+def _install_service(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent.service import install
+
+    return install(options.config, options.user, options.root)
+
+
 def _digest(options: argparse.Namespace) -> dict[str, Any]:
     from shared.weights import WeightsReader
 
@@ -228,7 +240,7 @@ def _show(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _print_tree(values: dict[str, Any], margin: str) -> None:
-    """One `name: value` a line, nested values indented; nothing for what is not there."""
+    """One `name: value` a line, nested ones indented; nothing for what is not there."""
     for name, value in values.items():
         if name == "exit_status" or value in (None, [], {}):
             continue
@@ -239,6 +251,10 @@ def _print_tree(values: dict[str, Any], margin: str) -> None:
             print(f"{margin}{name}:")
             for error in value:
                 print(f"{margin}  {error['message']} [{error['code']}]")
+        elif isinstance(value, list):
+            print(f"{margin}{name}:")
+            for line in value:
+                print(f"{margin}  {line}")
         else:
             print(f"{margin}{name}: {value}")
 

@@ -207,6 +207,15 @@ class Config(BaseModel):
     state_dir: Path = Field(
         default=Path("/var/lib/weft-agent"), description="Journals, slots and identity."
     )
+    run_dir: Path = Field(
+        default=Path("/run/weft-agent"),
+        description="In memory: what is true only while the agent runs, for `status`. "
+        "Nothing is written where it does not exist.",
+    )
+    metrics_file: Path | None = Field(
+        default=None,
+        description="Figures for node_exporter's textfile collector; the name ends in `.prom`.",
+    )
     models: dict[ModelName, ModelConfig] = Field(
         min_length=1, description="The models that this device runs; others are left alone."
     )

@@ -87,6 +87,8 @@ class AgentError(OperationError):
         "nothing_to_go_back_to": "Have the server offer the version that you want.",
         "update_under_way": "Wait until it has ended; `edge-agent status` shows it.",
         "slot_damaged": "A slot no longer holds its weights; offer a `full` package.",
+        "not_permitted": "Run the command as root, or as the agent's own user.",
+        "no_systemd": "Give `--root`, or start `edge-agent run` by what starts services here.",
         "worker_died": "It is tried again; if it was killed for memory, free some.",
         "unexpected": "This is a fault of the agent: report it, with its log.",
     }
