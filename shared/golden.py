@@ -124,7 +124,11 @@ def golden_of(
 
 
 def drawn(seed: int, count: int, shape: tuple[int, ...]) -> Array:
-    """Float32 inputs (count, *shape) in [-1, 1), every one a multiple of 2^-23."""
+    """Float32 inputs (count, *shape) in [-1, 1), every one a multiple of 2^-23.
+
+    Fine noise looks all the same to a network that averages over an image. So inputs of two
+    dimensions or more are made of squares along the last two: of 1, 2, 4, 8, 1, 2... elements.
+    """
     import numpy as np
 
     from shared import prng
@@ -132,7 +136,18 @@ def drawn(seed: int, count: int, shape: tuple[int, ...]) -> Array:
     words = prng.words(prng.stream_key(seed, "golden"), 0, count * math.prod(shape))
     steps = (words >> np.uint64(64 - _DRAWN_BITS)).astype(np.int64) - (1 << (_DRAWN_BITS - 1))
     inputs = steps.astype(np.float32) * np.float32(2.0 ** (1 - _DRAWN_BITS))
-    return inputs.reshape(count, *shape)
+    inputs = inputs.reshape(count, *shape)
+    return np.stack([_coarse(one, 1 << (j % 4)) for j, one in enumerate(inputs)])
+
+
+def _coarse(one: Array, side: int) -> Array:
+    """Squares of equal elements along the last two dimensions: what stands at their corners."""
+    if one.ndim < 2:
+        return one
+    import numpy as np
+
+    rows, columns = (np.arange(n) // side * side for n in one.shape[-2:])
+    return one[..., rows[:, None], columns[None, :]]
 
 
 def samples_digest(inputs: Array) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from server.cli.client import DEFAULT_SERVER, Client
 from shared import methods
-from shared.errors import BadMethod
+from shared.errors import BadConfig, BadMethod
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Server = Annotated[str, typer.Option("--server", envvar="WEFT_SERVER", help="The server's URL.")]
@@ -31,12 +31,31 @@ Proportion = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the mask or the random side.")]
 
+Golden = Annotated[
+    int | None,
+    typer.Option("--golden", min=1, max=64, help="Golden samples that the package carries."),
+]
+GoldenShape = Annotated[
+    str | None,
+    typer.Option("--golden-shape", help="Of one of them, such as 3,32,32; drawn from a seed."),
+]
+
 SERVER = DEFAULT_SERVER
 
 
 def connect(server: str, key: str | None) -> Client:
     """A client of the server's management plane, to be used in a `with` block."""
     return Client(server, key)
+
+
+def parse_shape(text: str | None) -> list[int] | None:
+    """`3,32,32` as numbers. Raises BadConfig."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadConfig("invalid", f"--golden-shape: {text!r} is no shape as 3,32,32") from error
 
 
 def method_options(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from server.cli.options import (
     SERVER,
     Bits,
     Cursor,
+    Golden,
+    GoldenShape,
     Json,
     Key,
     Limit,
@@ -22,6 +24,7 @@ from server.cli.options import (
     Server,
     connect,
     method_options,
+    parse_shape,
 )
 from server.cli.output import Record, show_page, show_record, transfer
 
@@ -63,6 +66,12 @@ def build(
         float | None,
         typer.Option("--min-accuracy", min=0, max=100, help="Percent that it must reach."),
     ] = None,
+    golden: Golden = None,
+    golden_shape: GoldenShape = None,
+    golden_dataset: Annotated[
+        str | None,
+        typer.Option("--golden-dataset", help="Take the first rows of this dataset for them."),
+    ] = None,
     as_json: Json = False,
     server: Server = SERVER,
     key: Key = None,
@@ -70,11 +79,14 @@ def build(
     """Fit a method to two versions, without training; a lossy one makes a new version."""
     options = method_options(method, rank, bits, proportion, seed)
     chosen = {"id": method, "options": options}
-    asked = {
+    asked: dict[str, Any] = {
         "dataset": dataset,
         "max_accuracy_drop": max_accuracy_drop,
         "min_accuracy": min_accuracy,
     }
+    if golden is not None:
+        shape = parse_shape(golden_shape)
+        asked["golden"] = {"count": golden, "shape": shape, "dataset": golden_dataset}
     body = {"model": model, "base": base, "target": target, "method": chosen, **asked}
     with connect(server, key) as client:
         _show(client.post("/packages", body), as_json)

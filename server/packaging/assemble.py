@@ -21,7 +21,6 @@ from shared.package import DIGEST_BYTES, FORMAT, PackageHeader, PackageReader, P
 from shared.tensors import Array, Schema
 from shared.weights import WeightsReader
 
-
 #: From a weights file to the golden samples that its package carries.
 MakeGolden: TypeAlias = Callable[[Path], Golden]
 

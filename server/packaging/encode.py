@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from server.packaging.assemble import BuildReport, assemble, header
+from server.packaging.assemble import BuildReport, MakeGolden, assemble, header
 from server.packaging.coded import Coded, code_matrices
 from server.packaging.sent import UNCHANGED, Sent, is_same, send_elements, send_lossless, send_raw
 from shared import methods
@@ -25,7 +25,7 @@ from shared.methods.base import LossyMethod
 from shared.tensors import Array, Schema, TensorSpec, to_float64
 from shared.weights import WeightsReader
 
-__all__ = ["BuildReport", "Coded", "build_package", "code_matrices", "finish"]
+__all__ = ["BuildReport", "Coded", "MakeGolden", "build_package", "code_matrices", "finish"]
 
 _BATCH_COUNTER = "num_batches_tracked"
 
@@ -37,6 +37,7 @@ def finish(
     model: str,
     schema: Schema | None = None,
     decoded: Path | None = None,
+    golden: MakeGolden | None = None,
 ) -> BuildReport:
     """Add the tensors that are not coded yet, write the package, and decode it.
 
@@ -51,7 +52,7 @@ def finish(
         if name not in sent:
             sent[name] = send_elements(coded.base, target[name], values, coded.options.bits)
     head = header(coded.method, coded.options, model)
-    return assemble(head, coded.base, target, sent, output, decoded)
+    return assemble(head, coded.base, target, sent, output, decoded, golden)
 
 
 def build_package(
@@ -62,10 +63,11 @@ def build_package(
     output: Path,
     model: str = "",
     decoded: Path | None = None,
+    golden: MakeGolden | None = None,
 ) -> BuildReport:
     """Fit a method to two weights files and write the package.
 
-    `base` is not needed for `full`. Raises BadMethod, BadWeights, NoSpace.
+    `base` is not needed for `full`. Raises BadMethod, BadWeights, NoSpace, and what `golden` does.
     """
     chosen = methods.get(method)
     parsed = methods.options(chosen, options)
@@ -81,7 +83,8 @@ def build_package(
             sent = _fit(old, new, chosen, parsed)
         else:
             sent = {name: send_lossless(old, new, spec) for name, spec in new.schema.items()}
-        return assemble(header(chosen, parsed, model), old, new.schema, sent, output, decoded)
+        head = header(chosen, parsed, model)
+        return assemble(head, old, new.schema, sent, output, decoded, golden)
 
 
 def _fit(

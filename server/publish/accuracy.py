@@ -36,6 +36,16 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Golden samples that are asked for: of a `shape`, or the first rows of a dataset."""
+
+    count: int
+    shape: tuple[int, ...] = ()
+    uri: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is measured: an architecture of the zoo (or an own one), with its arguments."""
 

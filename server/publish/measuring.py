@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from server import zoo
-from server.publish.accuracy import Gate, Subject
+from server.packaging.expected import Expected
+from server.publish.accuracy import Gate, Samples, Subject
+from server.refine.batches import Batches
 from server.refine.evaluate import Scores, predict, scores
 from server.refine.labelled import open_labelled
 from server.refine.weights import load_into, load_state
+from shared.tensors import Array
 
 
 def measure(gate: Gate, subject: Subject, target: Path, decoded: Path) -> dict[str, Any]:
@@ -32,6 +36,25 @@ def measure(gate: Gate, subject: Subject, target: Path, decoded: Path) -> dict[s
     after = scores(found[1], labels, classes, found[0])
     gate.check(before.accuracy, after.accuracy)
     return _metrics(gate, before, after)
+
+
+def expected(golden: Samples, subject: Subject) -> Expected:
+    """What makes the golden samples of a package; raises BadDataset as `measure` does."""
+
+    def build() -> nn.Module:
+        return zoo.get(subject.architecture).build(subject.arguments).float()
+
+    if golden.shape:
+        return Expected(build, golden.count, golden.shape)
+    _, data = open_labelled(golden.uri, golden.fingerprint, build(), torch.device("cpu"))
+    return Expected(build, golden.count, samples=first_rows(data, golden.count))
+
+
+def first_rows(data: Batches, count: int) -> Array:
+    """The first images of the data as a network takes them, float32 (N, C, H, W)."""
+    rows = Batches(data.images[:count], data.labels[:count])
+    images, _ = next(rows.plain(count))
+    return images.numpy()
 
 
 def _metrics(gate: Gate, before: Scores, after: Scores) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 from server import metrics
 from server.db import reading, writing
 from server.errors import BadUpdate
-from server.packaging.encode import BuildReport, build_package
-from server.publish.accuracy import Gate, Subject
+from server.packaging.encode import BuildReport, MakeGolden, build_package
+from server.publish.accuracy import Gate, Samples, Subject
 from server.publish.publishing import Stored, metrics_of, publish_package, publish_version, store
 from server.registry.versions import require_weights
 from server.storage.base import BlobStore
@@ -85,15 +85,21 @@ def find_package(session: Session, order: Order) -> Package | None:
     return session.scalar(query.where(Package.base_version_id == order.base_id))
 
 
-def build(engine: Engine, blobs: BlobStore, order: Order, gate: Gate | None = None) -> Built:
+def build(
+    engine: Engine,
+    blobs: BlobStore,
+    order: Order,
+    gate: Gate | None = None,
+    golden: Samples | None = None,
+) -> Built:
     """Build the package, decode it again, judge the result, and put the files into the store.
 
     What the gate refuses never comes into the store. Raises BadUpdate `other_model`,
-    `below_accuracy`, `not_measurable`, BadVersion `removed`, BadMethod, BadWeights, BadDataset,
-    BlobError, NoSpace.
+    `below_accuracy`, `not_measurable`, `no_golden`, BadVersion `removed`, BadMethod,
+    BadWeights, BadDataset, BlobError, NoSpace.
     """
     model, base, target = _rows(engine, order)
-    subject = _subject(model, target) if gate else None
+    subject = _subject(model, target) if gate or golden else None
     lossless = isinstance(methods.get(order.method), Lossless)
     with metrics.timing_build(order.method), ExitStack() as files:
         scratch = Path(files.enter_context(tempfile.TemporaryDirectory()))
@@ -107,6 +113,7 @@ def build(engine: Engine, blobs: BlobStore, order: Order, gate: Gate | None = No
             package,
             model.name,
             decoded,
+            _expected(golden, subject) if golden and subject else None,
         )
         figures = _measured(gate, subject, wanted, decoded) if gate and subject else {}
         stored = store(blobs, model, target.arguments, package, None if lossless else decoded)
@@ -118,6 +125,12 @@ def _measured(gate: Gate, subject: Subject, target: Path, decoded: Path) -> dict
     from server.publish.measuring import measure
 
     return measure(gate, subject, target, decoded)
+
+
+def _expected(golden: Samples, subject: Subject) -> MakeGolden:
+    from server.publish.measuring import expected  # torch, as above
+
+    return expected(golden, subject)
 
 
 def _subject(model: Model, target: Version) -> Subject:

@@ -17,7 +17,7 @@ from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.db import reading, writing
 from server.errors import BadUpdate
-from server.publish.accuracy import Gate
+from server.publish.accuracy import Gate, Samples
 from server.publish.on_demand import Order, build, one_build, publish
 from server.publish.schemas import PackageIn, PackageOut, describe_package
 from server.registry.datasets import find_dataset
@@ -63,6 +63,7 @@ BuilderDep = Annotated[CapacityLimiter, Depends(_builder)]
         "dataset.bad_label",
         "update.below_accuracy",
         "update.not_measurable",
+        "update.no_golden",
         "version.removed",
         "request.key_reused",
     ),
@@ -75,7 +76,8 @@ async def post_package(
     A lossless method leads to the target itself. A lossy one leads to a new version, whose weights
     are what devices decode, and which `approximates` the target. With a `dataset`, the decoded
     weights are measured on it beside the target's; where they fall short of what is asked for,
-    nothing is published and nothing kept.
+    nothing is published and nothing kept. With `golden`, the package carries labels that the
+    decoded weights give, and only devices that read format 2 are offered it.
 
     The answer comes when the package is built and decoded again, one build after another: seconds
     for a small network, minutes for one of many millions of weights, or where others wait before.
@@ -89,13 +91,13 @@ async def post_package(
 
 def _build(body: PackageIn, engine: Engine, blobs: BlobStore, once: Once) -> Response:
     with reading(engine) as session:
-        order, gate = _order(session, body), _gate(session, body)
+        order, gate, golden = _order(session, body), _gate(session, body), _samples(session, body)
     with one_build:
         with reading(engine) as session:
             known = once.known(session)
         if known is not None:
             return known
-        built = build(engine, blobs, order, gate)
+        built = build(engine, blobs, order, gate, golden)
         with writing(engine) as session:
             return once.answer(session, lambda: describe_package(publish(session, built)))
 
@@ -120,6 +122,15 @@ def _gate(session: Session, body: PackageIn) -> Gate | None:
     found = find_dataset(session, body.dataset)
     asked = body.max_accuracy_drop, body.min_accuracy
     return Gate(found.name, found.uri, found.fingerprint, *asked)
+
+
+def _samples(session: Session, body: PackageIn) -> Samples | None:
+    if body.golden is None:
+        return None
+    if body.golden.dataset is None:
+        return Samples(body.golden.count, tuple(body.golden.shape or ()))
+    found = find_dataset(session, body.golden.dataset)
+    return Samples(body.golden.count, uri=found.uri, fingerprint=found.fingerprint)
 
 
 @router.get("", summary="List packages", responses=answers("model.not_found"))

@@ -25,6 +25,7 @@ from typing import Any
 
 from server.errors import ServerError
 from server.packaging.encode import BuildReport, build_package, code_matrices, finish
+from server.packaging.expected import Expected
 from server.packaging.sent import send_elements
 from server.publish import spec
 from server.publish.spec import Result, Task, sync, write_durably
@@ -85,6 +86,7 @@ def refine_package_evaluate(folder: Path, report: Report) -> Result:
         result_digest=built.result_digest,
         metrics=_metrics(before, trained, after) | {"seconds": time.monotonic() - began},
         tensors={name: asdict(tensor) for name, tensor in built.tensors.items()},
+        golden=built.golden,
     )
     for name in (spec.PACKAGE, spec.DECODED):
         sync(folder / name)
@@ -97,7 +99,8 @@ def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildRepor
     method = methods.get(task.job.method)
     options: Any = methods.options(method, task.job.options)
     if not isinstance(method, methods.LossyMethod):
-        return _lossless(task, _settle(job, refined, {}, folder).applied(refined), folder)
+        state = _settle(job, refined, {}, folder).applied(refined)
+        return _lossless(task, state, folder, _golden(job))
     with WeightsReader(task.job.base) as base:
         coded = code_matrices(base, refined.parameters, method, options)
         for name in refined.dense & refined.others.keys():
@@ -106,15 +109,21 @@ def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildRepor
                 coded.sent[name] = send_elements(base, form, refined.others[name], options.bits)
         others = _settle(job, refined, coded.decoded(), folder).others
         places = folder / spec.PACKAGE, task.model, refined.schema, folder / spec.DECODED
-        return finish(coded, others, *places)
+        return finish(coded, others, *places, _golden(job))
 
 
-def _lossless(task: Task, state: State, folder: Path) -> BuildReport:
+def _lossless(task: Task, state: State, folder: Path, golden: Expected | None) -> BuildReport:
     """The package of a dense retraining, sent to the bit."""
     target, job = folder / "target.safetensors", task.job
     save_state(target, state)
     places = folder / spec.PACKAGE, task.model, folder / spec.DECODED
-    return build_package(job.base, target, job.method, job.options, *places)
+    return build_package(job.base, target, job.method, job.options, *places, golden)
+
+
+def _golden(job: Job) -> Expected | None:
+    """The golden samples that the recipe asks for."""
+    count = job.spec.recipe.golden
+    return Expected(job.target, count, job.shape) if count else None
 
 
 def _settle(job: Job, refined: Refined, decoded: dict[str, Array], folder: Path) -> Settled:

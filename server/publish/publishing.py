@@ -25,7 +25,7 @@ from server.storage.base import BlobStore, Kept
 from server.tables import Json, Model, Package, Version
 from shared import coding, methods
 from shared.errors import BadResult
-from shared.package import FORMAT, PackageReader
+from shared.package import FORMAT, GOLDEN_FORMAT, PackageReader
 
 #: How tensors are sent whose elements a device computes, so that it must know their dtype.
 COMPUTED = frozenset({"direct", "factors"})
@@ -116,7 +116,7 @@ def publish_package(
             target_version_id=target.id,
             method=method,
             options=options,
-            needs=needs_of(method, metrics.get("tensors", {}), target.schema),
+            needs=needs_of(method, metrics, target.schema),
             sha256=package.sha256,
             size_bytes=package.size,
             learnable_count=learnable_count,
@@ -136,15 +136,19 @@ def publish_package(
 def metrics_of(report: BuildReport) -> dict[str, Any]:
     """What a package's row keeps of its build."""
     tensors = {name: asdict(tensor) for name, tensor in report.tensors.items()}
-    return {"container_bytes": report.container_bytes, "tensors": tensors}
+    golden = {"golden": report.golden} if report.golden else {}
+    return {"container_bytes": report.container_bytes, "tensors": tensors, **golden}
 
 
-def needs_of(method: str, tensors: Mapping[str, Json], schema: Mapping[str, Json]) -> Json:
+def needs_of(method: str, metrics: Mapping[str, Any], schema: Mapping[str, Json]) -> Json:
     """What a device must know to decode a package that this server has just built.
 
-    `tensors` is the report of the build, name -> {"plan", ...}; `schema` that of the result.
+    `metrics` are those of the build: `tensors`, name -> {"plan", ...}, and `golden`, if there are
+    such samples; `schema` is that of the result.
     """
+    tensors = metrics.get("tensors", {})
+    format_ = GOLDEN_FORMAT if metrics.get("golden") else FORMAT
     computed = {schema[name]["dtype"] for name, sent in tensors.items() if sent["plan"] in COMPUTED}
     version = methods.get(method).version
     coder = coding.DEFAULT_CODER
-    return {"version": version, "format": FORMAT, "coder": coder, "dtypes": sorted(computed)}
+    return {"version": version, "format": format_, "coder": coder, "dtypes": sorted(computed)}

@@ -110,12 +110,18 @@ def _publish(
         row.method["id"],
         row.method["options"],
         result.learnable_count,
-        {**result.metrics, "full_bytes": result.full_bytes, "tensors": result.tensors},
+        _metrics(result),
         refinement_id=row.id,
     )
     row.target_version_id, row.package_id = version.id, package.id
     row.state, row.finished_at = "succeeded", now()
     record_event(session, "refinement.succeeded", row, size_bytes=package.size_bytes)
+
+
+def _metrics(result: Result) -> dict[str, Any]:
+    golden = {"golden": result.golden} if result.golden else {}
+    built = {"full_bytes": result.full_bytes, "tensors": result.tensors}
+    return {**result.metrics, **built, **golden}
 
 
 def _read_result(folder: Path) -> Result:

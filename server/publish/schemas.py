@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.tables import Package, Refinement
+from shared.golden import MAX_ELEMENTS
 from shared.wire import ModelName
+
+#: Elements of one input of golden samples.
+MAX = MAX_ELEMENTS // 64
 
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -108,6 +113,28 @@ class RefinementOut(BaseModel):
     finished_at: datetime | None
 
 
+class GoldenIn(BaseModel):
+    """Golden samples that a package is to carry: devices check the new weights by them."""
+
+    model_config = _example({"count": 24, "shape": [1, 28, 28]})
+
+    count: int = Field(ge=1, le=64, description="How many; the package grows by at most 200 bytes.")
+    shape: list[int] | None = Field(
+        None, min_length=1, max_length=6, description="Of one input: all are drawn from a seed."
+    )
+    dataset: ModelName | None = Field(
+        None, description="Take its first rows, which devices must have as well."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GoldenIn:
+        if (self.shape is None) == (self.dataset is None):
+            raise ValueError("give a shape or a dataset")
+        if not all(0 < n <= 1 << 16 for n in self.shape or ()) or math.prod(self.shape or ()) > MAX:
+            raise ValueError("the shape is none, or too large")
+        return self
+
+
 class PackageIn(BaseModel):
     """A package to build between two versions that exist."""
 
@@ -139,6 +166,7 @@ class PackageIn(BaseModel):
     min_accuracy: float | None = Field(
         None, ge=0, le=100, description="Percent that the result must reach on the dataset."
     )
+    golden: GoldenIn | None = Field(None, description="Samples for devices to check it by.")
 
     @model_validator(mode="after")
     def _measured_on_something(self) -> PackageIn:

@@ -92,6 +92,16 @@ class Job:
         others |= {n: t.double().numpy() for n, t in (travelling | folded).items()}
         return Settled(others, statistics)
 
+    def target(self) -> nn.Module:
+        """A fresh network of the target's architecture, on the CPU."""
+        return self._target()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input of the network."""
+        height, width, channels = self.data.images.shape[1:]
+        return channels, height, width
+
     def evaluate(self, weights: Path) -> Scores:
         """How the target does with the weights of a file, compared with the base."""
         return self.evaluate_state(load_state(weights))

@@ -48,6 +48,13 @@ class Recipe(BaseModel):
         True, description="False trains only biases and BatchNorm: a control for comparisons."
     )
 
+    golden: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Golden samples that the package carries, drawn in the shape of the data.",
+    )
+
     def share(self, step: int, steps: int) -> float:
         """The learning rate of `step` out of `steps`, as a share of the highest."""
         if self.schedule == "constant":

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from server import zoo
+from server.refine.weights import save_state, state_of
 from shared.decode import decode
 from shared.methods import METHODS
 from shared.package import PackageReader
@@ -100,3 +104,58 @@ def test_place_that_cannot_be_written_is_told(weft: Any, target: Path, tmp_path:
     words = ["--target", target, "--method", "full", "--output", tmp_path / "no" / "where"]
     done = weft("package", "build", *words, "--json")
     assert (done.status, done.out, done.code) == (2, "", "storage.unusable")
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> tuple[Path, Path]:
+    """Weights of two networks of the zoo."""
+    torch.manual_seed(0)
+    paths = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    for path in paths:
+        save_state(path, state_of(zoo.get("vgg_tiny").build({"in_channels": 1})))
+    return paths
+
+
+def test_golden_samples_of_a_shape_or_a_file(
+    weft: Any, networks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, new = networks
+    images = np.random.default_rng(0).integers(0, 255, (30, 28, 28), np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(30) % 10)
+    file, output = tmp_path / "samples.safetensors", tmp_path / "update.weft"
+    words = ["--data", tmp_path / "data.npz", "--count", 20, "--output", file, "--json"]
+    written = weft("package", "samples", *words)
+    assert (written.json["count"], written.json["shape"]) == (20, [1, 28, 28])
+    words = ["--base", old, "--target", new, "--method", "direct", "--output", output]
+    words += ["--golden", 20, "--architecture", "vgg_tiny", "--argument", "in_channels=1"]
+    for source, key in (
+        (["--golden-samples", file], "samples"),
+        (["--golden-shape", "1,28,28"], "seed"),
+    ):
+        assert weft("package", "build", *words, *source).status == 0
+        shown = weft("package", "show", output, "--json").json
+        assert (shown["format"], key in shown["golden"]) == (2, True)
+        if key == "samples":
+            assert shown["golden"]["samples"] == written.json["samples"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--golden-shape", "1,28,28"], "config.missing"),
+        (["--architecture", "vgg_tiny"], "config.missing"),
+        (["--architecture", "vgg_tiny", "--golden-shape", "big"], "config.invalid"),
+        (["--architecture", "vgg_tiny", "--golden-shape", "3,28,28"], "update.no_golden"),
+        (["--architecture", "lamp", "--golden-shape", "1,28,28"], "model.unknown_architecture"),
+    ],
+)
+def test_golden_samples_that_cannot_be_had(
+    weft: Any, networks: tuple[Path, Path], tmp_path: Path, words: list[str], code: str
+) -> None:
+    output = tmp_path / "update.weft"
+    given = ["--base", networks[0], "--target", networks[1], "--method", "direct"]
+    given += ["--output", output, "--golden", 8, "--argument", "in_channels=1"]
+    refused = weft("package", "build", *given, *words)
+    assert refused.status == 1
+    assert code in refused.err
+    assert not output.exists()

@@ -40,9 +40,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     orders: list[object] = []
     real = package_routes.build
 
-    def counted(engine: Any, blobs: Any, order: Any, gate: Any) -> Any:
+    def counted(engine: Any, blobs: Any, order: Any, *more: Any) -> Any:
         orders.append(order)
-        return real(engine, blobs, order, gate)
+        return real(engine, blobs, order, *more)
 
     monkeypatch.setattr(package_routes, "build", counted)
     return orders
