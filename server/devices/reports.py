@@ -12,11 +12,14 @@ from server.devices.policy import settle
 from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
+from server.planner.offers import holding_of
+from server.planner.plan import Holding
+from server.rollouts.admission import bump
 from server.rollouts.deploy import device_changed, join_newest
 from server.rollouts.penalty import failures_forgotten
-from server.rollouts.reports import take_assignment_report
+from server.rollouts.reports import take_assignment_report, told_of
 from server.rollouts.returning import bring_back
-from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model
+from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model, Version
 from shared.wire import Report
 
 
@@ -36,6 +39,7 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
             "counter_reused", f"report {report.counter} comes after {device.report_counter}"
         )
     known = _filtered_by(session, device, report.model)
+    planned_from = _planned_from(session, device, report.model)
     failures = device.failures
     take_assignment_report(session, device_id, report)
     device.report_counter, device.report_digest = report.counter, digest
@@ -44,10 +48,10 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
     _store_holding(session, device_id, report)
     # Of an assignment that is not there, a server tells that was restored from an older backup.
     if report.assignment is None or session.get(Assignment, report.assignment) is None:
-        kept = report.model_dump(include={"model", "result", "weights_digest", "health"})
-        model_id = session.scalar(select(Model.id).where(Model.name == report.model))
-        record(session, "device.reported", kept, device_id=device_id, model_id=model_id)
+        _tell(session, device_id, report)
         bring_back(session, device_id, report.model, report.weights_digest)
+        if _planned_from(session, device, report.model) != planned_from:
+            bump(session, [device_id])  # what was offered may be more than is needed now
     if report.attributes is not None and report.attributes != device.attributes:
         record(session, "device.attributes_changed", report.attributes, device_id=device_id)
         device.attributes = report.attributes
@@ -56,6 +60,22 @@ def take_report(session: Session, device_id: str, body: bytes, report: Report) -
     if device.failures < failures:
         failures_forgotten(session, device_id)
     settle(session, [device_id])
+
+
+def _tell(session: Session, device_id: str, report: Report) -> None:
+    """Have history keep what was done on a device without an assignment."""
+    model_id = session.scalar(select(Model.id).where(Model.name == report.model))
+    number = (Version.model_id == model_id) & (Version.number == report.version)
+    version_id = session.scalar(select(Version.id).where(number))
+    asked = {} if report.version is None else {"version": report.version}
+    ids = {"device_id": device_id, "model_id": model_id, "version_id": version_id}
+    record(session, "device.reported", {"model": report.model, **asked, **told_of(report)}, **ids)
+
+
+def _planned_from(session: Session, device: Device, model_name: str) -> Holding | None:
+    """What the planner goes by."""
+    held = session.get(DeviceModel, (device.id, model_name))
+    return None if held is None else holding_of(device, held)
 
 
 def _filtered_by(session: Session, device: Device, model_name: str) -> tuple[object, ...]:

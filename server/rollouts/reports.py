@@ -32,17 +32,19 @@ def take_assignment_report(session: Session, device_id: str, report: Report) -> 
     target = session.get_one(Version, rollout.version_id).weights_digest
     state = state_after(report.result, report.state, report.weights_digest == target)
     if not may_follow(assignment.state, state):
-        record(session, "assignment.late_report", _told(report), **ids_of(assignment, rollout))
+        record(session, "assignment.late_report", told_of(report), **ids_of(assignment, rollout))
         # A newer rollout may have closed the matter while the device was still busy with this one.
         bring_back(session, device_id, report.model, report.weights_digest, assignment.id)
         if state == "committed" and rollout.state == "aborted":
             bump(session, [device_id])
             settle(session, keep(session, assignment, target, now()))
         return
+    was_committed = assignment.state == "committed"  # and left by hand since
     assignment.state, assignment.error = state, _error(report, state)
-    record(session, f"assignment.{state}", _told(report), **ids_of(assignment, rollout))
+    record(session, f"assignment.{state}", told_of(report), **ids_of(assignment, rollout))
     if state in FINAL:
-        _count_failure(session.get_one(Device, device_id), state)
+        if not was_committed:
+            _count_failure(session.get_one(Device, device_id), state)
         assignment.result, assignment.finished_at, assignment.held = report.result, now(), None
         bump(session, [device_id])
         settle(session, {rollout.id, *_waiting_for(session, rollout)})
@@ -82,7 +84,7 @@ def _error(report: Report, state: str) -> dict[str, Any] | None:
     return None
 
 
-def _told(report: Report) -> dict[str, Any]:
+def told_of(report: Report) -> dict[str, Any]:
     """What history keeps of a report."""
     kept = {"result", "state", "weights_digest", "seconds", "health", "error", "tensor_digests"}
     return report.model_dump(include=kept, exclude_none=True)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from server.history.events import ids_of, record
 from server.rollouts.evaluation import settle
+from server.rollouts.offering import number_in_use
 from server.tables import Assignment, Model, Rollout, Version
 
 
@@ -16,10 +17,12 @@ def bring_back(
     """Give a device its turn again in the newest rollout that it was in, where it left its version.
 
     It waits for its place under the rollout's cap like any other, and its budget holds as ever.
-    Nothing happens where assignment `older` is the newest one: that has just been judged.
+    Nothing happens where assignment `older` is the newest one: that has just been judged. Nor
+    where, without an older one, the device has a newer version: somebody has brought that along,
+    and the rollout could not lead back from it.
     """
     query = (
-        select(Assignment, Rollout, Version.weights_digest)
+        select(Assignment, Rollout, Version)
         .join(Rollout, Assignment.rollout_id == Rollout.id)
         .join(Version, Rollout.version_id == Version.id)
         .join(Model, Assignment.model_id == Model.id)
@@ -28,7 +31,11 @@ def bring_back(
         .limit(1)
     )
     for newest, rollout, target in session.execute(query):
-        if newest.state != "committed" or rollout.state == "aborted" or digest == target:
+        is_there = digest == target.weights_digest
+        if newest.state != "committed" or rollout.state == "aborted" or is_there:
+            return
+        number = number_in_use(session, newest.model_id, digest) or 0
+        if not older and number > target.number and not rollout.rollback:
             return
         newest.state, newest.result, newest.finished_at = "waiting", None, None
         newest.attempts += 1  # else the device would take it for what it has finished already

@@ -5,7 +5,8 @@
 
 Any state may become `failed`; before `swapping`, `deferred`, `aborted` or `superseded`. `deferred`
 is open: the device will try again. A device reports where an update ended; what it went through
-in between it need not say, so any later state may follow.
+in between it need not say, so any later state may follow. One end may follow another: `committed`
+becomes `rolled_back` where somebody on the device goes back from the weights later.
 
 Three states are the server's own:
 
@@ -48,7 +49,7 @@ RETRIABLE: Final = frozenset({"failed", "rolled_back", "timed_out"})
 def may_follow(before: str, after: str) -> bool:
     """Whether an assignment in state `before` may go to `after`."""
     if before in FINAL:
-        return False
+        return (before, after) == ("committed", "rolled_back")
     if after in ("aborted", "superseded"):
         return before in BEFORE_SWAP
     if after in FINAL:
