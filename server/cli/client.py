@@ -3,6 +3,7 @@
 Refused   user's fault    the server's own code and words for a 4xx answer
 Failed    ours            the same for a 5xx answer
 Unreachable `server.unreachable`, `server.bad_answer`
+BadCommand  the address is none
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
+from server.errors import BadCommand
 from shared.errors import BadWeights, NoSpace, OperationError, Unreachable, UserError, WeftError
 from shared.wire import Problem
 
@@ -52,10 +54,11 @@ class Failed(OperationError):
 
 
 class Client:
-    """One server's management plane. Raises Refused, Failed and Unreachable."""
+    """One server's management plane. Raises Refused, Failed, Unreachable and BadCommand."""
 
     def __init__(self, server: str, key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        _check_address(server)
         self.server = server.rstrip("/")
         with self._seam():
             self._http = httpx.Client(
@@ -154,13 +157,22 @@ class Client:
         """What httpx and JSON raise becomes ours."""
         try:
             yield
-        except httpx.UnsupportedProtocol as error:
-            raise Unreachable("unreachable", f"{self.server}: no http:// address") from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
             text = str(error) or type(error).__name__
             raise Unreachable("unreachable", f"{self.server}: {text}") from error
         except ValueError as error:
             raise Unreachable("bad_answer", f"{self.server}: the answer is not JSON") from error
+
+
+def _check_address(server: str) -> None:
+    """Raise BadCommand `invalid` where this is no address, however it came here."""
+    try:
+        url = httpx.URL(server)
+    except httpx.InvalidURL as error:
+        raise BadCommand("invalid", f"--server or WEFT_SERVER: {server!r}: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        text = f"{server!r} is no address that begins with http:// or https://"
+        raise BadCommand("invalid", f"--server or WEFT_SERVER: {text}")
 
 
 def _check(answer: httpx.Response) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -34,6 +35,16 @@ def model(ask: Any, base: Path, target: Path, request: pytest.FixtureRequest) ->
 def digest_of(path: Path) -> str:
     with WeightsReader(path) as reader:
         return reader.digest().hex()
+
+
+@pytest.mark.parametrize(
+    "address", ["weft.example:8300", "ftp://weft.example", "http://", "http://weft.example:port"]
+)
+def test_an_address_that_is_none_is_the_user_s_to_mend(weft: Any, address: str) -> None:
+    done = weft("models", "list", "--json", "--server", address)
+    error = json.loads(done.err)["error"]
+    assert (done.status, error["code"]) == (1, "command.invalid")
+    assert repr(address) in error["message"]
 
 
 def test_models_and_versions_are_listed_and_shown(
