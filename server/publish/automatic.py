@@ -6,6 +6,8 @@ package loses nothing, and what retention removed later is not made again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
@@ -15,8 +17,13 @@ from server.tables import Package, Version
 AT_ONCE = 20
 
 
-def missing_packages(session: Session) -> list[tuple[int, int]]:
-    """(target id, base id) of each `xor` that is still to be made, the newest targets first."""
+def missing_packages(
+    session: Session, but: Collection[tuple[int, int]] = ()
+) -> list[tuple[int, int]]:
+    """(target id, base id) of each `xor` that is still to be made, the newest targets first.
+
+    `but`: those that cannot be made at present, so that they do not stand before others.
+    """
     parent = aliased(Version)
     made = select(Package.id).where(
         Package.target_version_id == Version.id,
@@ -34,6 +41,7 @@ def missing_packages(session: Session) -> list[tuple[int, int]]:
             ~made.exists(),
         )
         .order_by(Version.id.desc())
-        .limit(AT_ONCE)
+        .limit(AT_ONCE + len(but))
     )
-    return [(target, base) for target, base in session.execute(query)]
+    found = [(target, base) for target, base in session.execute(query)]
+    return [pair for pair in found if pair not in but][:AT_ONCE]

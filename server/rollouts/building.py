@@ -86,7 +86,8 @@ class Building:
 
 def order_missing(engine: Engine, building: Building) -> None:
     """Ask for the packages that are made without anybody asking."""
+    paused = {(w.version_id, w.base_id) for w in building.unbuildable() if w.base_id is not None}
     with reading(engine) as session:
-        missing = missing_packages(session)
+        missing = missing_packages(session, paused)
     for target_id, base_id in missing:
         building.ask(Wanted(target_id, base_id))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from server.db import writing
 from server.errors import BadVersion
 from server.planner.plan import Wanted
-from server.rollouts.building import FIRST_PAUSE, LONGEST_PAUSE, Building
+from server.publish import automatic
+from server.rollouts.building import FIRST_PAUSE, LONGEST_PAUSE, Building, order_missing
+from server.tables import Version
 
 XOR, FULL = Wanted(2, 1), Wanted(2)
 
 
-class Yard:
+class Workshop:
     """Builds what it is told to, at a time that a test sets."""
 
     def __init__(self) -> None:
@@ -46,45 +51,57 @@ def until(look: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def yard() -> Iterator[Yard]:
-    made = Yard()
+def workshop() -> Iterator[Workshop]:
+    made = Workshop()
     yield made
     made.building.close()
 
 
-def test_a_build_that_failed_is_not_tried_at_every_poll(yard: Yard) -> None:
-    yard.ask(XOR, tried=True)
-    yard.ask(XOR, tried=False)
-    assert yard.building.unbuildable() == {XOR}
-    yard.time += FIRST_PAUSE
-    assert yard.building.unbuildable() == frozenset()
-    yard.ask(XOR, tried=True)
-    yard.time += FIRST_PAUSE
-    yard.ask(XOR, tried=False)  # the pause has doubled
-    yard.time += FIRST_PAUSE
-    yard.ask(XOR, tried=True)
+def test_a_build_that_failed_is_not_tried_at_every_poll(workshop: Workshop) -> None:
+    workshop.ask(XOR, tried=True)
+    workshop.ask(XOR, tried=False)
+    assert workshop.building.unbuildable() == {XOR}
+    workshop.time += FIRST_PAUSE
+    assert workshop.building.unbuildable() == frozenset()
+    workshop.ask(XOR, tried=True)
+    workshop.time += FIRST_PAUSE
+    workshop.ask(XOR, tried=False)  # the pause has doubled
+    workshop.time += FIRST_PAUSE
+    workshop.ask(XOR, tried=True)
 
 
-def test_the_pause_has_an_end(yard: Yard) -> None:
+def test_the_pause_has_an_end(workshop: Workshop) -> None:
     for _ in range(12):
-        yard.ask(XOR, tried=True)
-        yard.time += LONGEST_PAUSE
-    assert yard.building.unbuildable() == frozenset()
+        workshop.ask(XOR, tried=True)
+        workshop.time += LONGEST_PAUSE
+    assert workshop.building.unbuildable() == frozenset()
 
 
-def test_one_failure_says_nothing_of_other_packages(yard: Yard) -> None:
-    yard.ask(XOR, tried=True)
-    yard.fails = False
-    yard.ask(FULL, tried=True)
-    assert yard.building.unbuildable() == {XOR}
+def test_one_failure_says_nothing_of_other_packages(workshop: Workshop) -> None:
+    workshop.ask(XOR, tried=True)
+    workshop.fails = False
+    workshop.ask(FULL, tried=True)
+    assert workshop.building.unbuildable() == {XOR}
 
 
-def test_a_success_ends_the_pauses(yard: Yard) -> None:
-    yard.ask(XOR, tried=True)
-    yard.time, yard.fails = FIRST_PAUSE, False
-    yard.ask(XOR, tried=True)
-    yard.fails = True
-    until(lambda: XOR not in yard.building._under_way)
-    yard.ask(XOR, tried=True)
-    yard.time += FIRST_PAUSE
-    yard.ask(XOR, tried=True)
+def test_a_success_ends_the_pauses(workshop: Workshop) -> None:
+    workshop.ask(XOR, tried=True)
+    workshop.time, workshop.fails = FIRST_PAUSE, False
+    workshop.ask(XOR, tried=True)
+    workshop.fails = True
+    until(lambda: XOR not in workshop.building._under_way)
+    workshop.ask(XOR, tried=True)
+    workshop.time += FIRST_PAUSE
+    workshop.ask(XOR, tried=True)
+
+
+def test_what_cannot_be_built_does_not_stand_before_the_rest(
+    workshop: Workshop, yard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(yard.engine) as session:
+        session.execute(update(Version).values(parent_id=Version.id - 1).where(Version.id > 1))
+    monkeypatch.setattr(automatic, "AT_ONCE", 1)
+    for wanted in (Wanted(3, 2), Wanted(2, 1)):
+        order_missing(yard.engine, workshop.building)
+        assert workshop.tried.get(timeout=30) == wanted
+        until(lambda wanted=wanted: wanted in workshop.building.unbuildable())
