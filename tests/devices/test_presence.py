@@ -50,13 +50,16 @@ def test_a_sighting_is_known_at_once_and_written_later(engine: Engine) -> None:
     assert presence.last_seen(first, written[first]) == written[first]  # nothing is kept here
 
 
-def test_a_later_sighting_replaces_one_that_is_stored(engine: Engine) -> None:
+def test_a_later_sighting_replaces_one_that_is_stored(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (device,) = enrol(engine, 1)
     presence = Presence(engine)
     presence.saw(device)
     presence.flush()
     before = stored(engine)[device]
-    time.sleep(0.002)  # SQLite keeps milliseconds
+    later = time.time() + 1
+    monkeypatch.setattr(presence_module.time, "time", lambda: later)
     presence.saw(device)
     presence.flush()
     assert stored(engine)[device] > before
