@@ -16,7 +16,18 @@ app = typer.Typer(help="Rollouts: bring devices to a version.", no_args_is_help=
 COLUMNS = ("id", "model", "version", "state", "assignments", "reason", "created_at", "finished_at")
 ASSIGNMENT = ("device", "phase", "state", "held", "way", "bytes", "error", "since")
 WHOLE = (
-    *("id", "model", "version", "state", "reason", "devices", "boxed", "filter", "strategy"),
+    *(
+        "id",
+        "model",
+        "version",
+        "state",
+        "reason",
+        "devices",
+        "boxed",
+        "held",
+        "filter",
+        "strategy",
+    ),
     *("max_open", "success_percent", "abort_rules", "deadline_seconds", "window", "rollback"),
     *("rolls_back_id", "created_at", "started_at", "finished_at"),
 )

@@ -112,6 +112,7 @@ class RolloutDetailOut(RolloutOut):
                 | {
                     "devices": 40,
                     "boxed": 0,
+                    "held": {"over_budget": 1},
                     "progress": [
                         {
                             "phase": 0,
@@ -138,6 +139,9 @@ class RolloutDetailOut(RolloutOut):
     devices: int = Field(description="Devices that it is for, at this moment.")
     boxed: int = Field(
         description="Further ones, which it leaves out: their updates failed too often in a row."
+    )
+    held: dict[str, int] = Field(
+        description="Reason -> admitted devices to which nothing can be offered now."
     )
     progress: list[PhaseOut]
 

@@ -51,8 +51,23 @@ def describe_whole(session: Session, rollout: Rollout) -> RolloutDetailOut:
     ]
     shown = dict(describe_rollout(session, rollout))
     return RolloutDetailOut(
-        **shown, devices=snapshot.devices, boxed=snapshot.boxed, progress=progress
+        **shown,
+        devices=snapshot.devices,
+        boxed=snapshot.boxed,
+        held=_count_held(session, rollout),
+        progress=progress,
     )
+
+
+def _count_held(session: Session, rollout: Rollout) -> dict[str, int]:
+    query = (
+        select(Assignment.held, func.count())
+        .where(Assignment.rollout_id == rollout.id, Assignment.finished_at.is_(None))
+        .where(Assignment.held.is_not(None))
+        .group_by(Assignment.held)
+        .order_by(Assignment.held)
+    )
+    return dict(session.execute(query).all())
 
 
 def describe_assignment(session: Session, row: Assignment) -> AssignmentOut:

@@ -31,6 +31,23 @@ def test_it_shows_what_was_asked_for(fleet):
     assert (shown["state"], shown["started_at"], shown["devices"]) == ("ready", None, 0)
 
 
+def test_it_shows_whom_nothing_can_be_offered_and_why(fleet):
+    """An older version, without the mark, to one that has the newer one and one that has it not."""
+    devices = [fleet.enrol(digest) for digest in reversed(fleet.digests)]
+    rollout = start(fleet, version=1, phases=[{"percent": 100}])
+    assert fleet.call("GET", f"/api/v1/rollouts/{rollout['id']}")["held"] == {}
+    fleet.poll(devices[0])
+    shown = fleet.call("GET", f"/api/v1/rollouts/{rollout['id']}")
+    assert (shown["assignments"], shown["held"]) == (
+        {"committed": 1, "idle": 1},
+        {"needs_rollback_mark": 1},
+    )
+    (phase,) = shown["progress"]
+    assert (phase["quota"], phase["percent"], phase["soak_seconds"]) == (2, 100, 0)
+    order(fleet, rollout, "abort")
+    assert fleet.call("GET", f"/api/v1/rollouts/{rollout['id']}")["held"] == {}
+
+
 NONSENSE = [
     ({"phases": []}, "phases"),
     ({"phases": [{"percent": 50}]}, "100"),
