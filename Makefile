@@ -7,7 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-methods bench-load clean
+.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load clean
 
 install: $(ENV)/installed
 
@@ -48,6 +48,9 @@ test-aarch64: install
 
 bench-edge: install
 	$(BIN)/python -m benchmarks.edge
+
+bench-live: install
+	$(BIN)/python -m benchmarks.live
 
 bench-methods: install
 	$(BIN)/python -m benchmarks.methods

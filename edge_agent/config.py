@@ -138,6 +138,11 @@ class ModelConfig(BaseModel):
         description="Hours in which new weights may come into use, such as `22:00-05:30`.",
     )
 
+    @field_validator("runtime", mode="before")
+    @classmethod
+    def _is_a_file_unless_said(cls, given: Any) -> Any:
+        return {"kind": "file", **given} if isinstance(given, dict) else given
+
     @model_validator(mode="after")
     def _weights_may_change_in_place(self) -> ModelConfig:
         maps = isinstance(self.runtime, FileRuntime) and not self.runtime.holds_copy

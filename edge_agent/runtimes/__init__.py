@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from edge_agent.config import ModelConfig
 from edge_agent.runtimes.base import Runtime, Verdict, Weights
 
-__all__ = ["RUNTIMES", "Runtime", "Verdict", "Weights", "holds_copy", "open_runtime"]
+__all__ = ["RUNTIMES", "Runtime", "Verdict", "Weights", "open_runtime"]
 
 #: Kind -> `module:class`; imported when asked for.
 RUNTIMES: Final = {
@@ -25,15 +25,6 @@ RUNTIMES: Final = {
 
 def open_runtime(model: str, config: ModelConfig, beat: Callable[[], None]) -> Runtime:
     """The runtime of a model as it is configured; `beat` is called often while it waits."""
-    made: Runtime = _class(config.runtime.kind)(model, config, beat)
+    module, _, name = RUNTIMES[config.runtime.kind].partition(":")
+    made: Runtime = getattr(importlib.import_module(module), name)(model, config, beat)
     return made
-
-
-def holds_copy(config: ModelConfig) -> bool:
-    """Whether the program keeps running while its weights file is rewritten in place."""
-    return bool(_class(config.runtime.kind).holds_copy_of(config))
-
-
-def _class(kind: str) -> Any:
-    module, _, name = RUNTIMES[kind].partition(":")
-    return getattr(importlib.import_module(module), name)

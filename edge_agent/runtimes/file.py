@@ -38,12 +38,7 @@ class File:
         assert isinstance(config.runtime, FileRuntime)
         self._model, self._config, self._settings = model, config, config.runtime
         self._beat = beat
-        self.holds_copy = self.holds_copy_of(config)
-
-    @staticmethod
-    def holds_copy_of(config: ModelConfig) -> bool:
-        """As the operator says."""
-        return isinstance(config.runtime, FileRuntime) and config.runtime.holds_copy
+        self.holds_copy = config.runtime.holds_copy  # as the operator says
 
     def prepare(self, new: Weights) -> None:
         """Nothing: the program is not asked beforehand."""

@@ -30,7 +30,7 @@ class NotRunning(RuntimeAway):
 class Program:
     """See the module, and the contract in `base`."""
 
-    holds_copy = True
+    holds_copy = True  # one that does not refuses to prepare for what is not there yet
 
     def __init__(
         self, model: str, config: ModelConfig, beat: Callable[[], None] = lambda: None
@@ -38,11 +38,6 @@ class Program:
         assert isinstance(config.runtime, ProgramRuntime)
         self._model, self._config, self._settings = model, config, config.runtime
         self._beat = beat
-
-    @staticmethod
-    def holds_copy_of(_: ModelConfig) -> bool:
-        """A program that does not refuses to prepare for what is not there yet."""
-        return True
 
     def prepare(self, new: Weights) -> None:
         """See `base`."""

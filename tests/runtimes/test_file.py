@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from edge_agent.config import ModelConfig
 from edge_agent.errors import HealthError
-from edge_agent.runtimes import Weights, holds_copy, open_runtime
+from edge_agent.runtimes import Weights, open_runtime
 
 NEW = Weights(Path("/slots/b.safetensors"), "ab" * 32, 2)
 
@@ -181,6 +181,12 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
         ModelConfig.model_validate({"runtime": settings})
 
 
+def test_a_program_opens_the_file_unless_it_is_said_otherwise() -> None:
+    config = ModelConfig.model_validate({"runtime": {"notify_pidfile": "/run/digits/pid"}})
+    assert config.runtime.kind == "file"
+    assert ModelConfig().runtime.kind == "file"
+
+
 def test_who_holds_a_copy() -> None:
     configured = [
         ({"kind": "file"}, False),
@@ -189,4 +195,4 @@ def test_who_holds_a_copy() -> None:
     ]
     for settings, expected in configured:
         config = ModelConfig.model_validate({"runtime": settings})
-        assert holds_copy(config) is expected
+        assert open_runtime("digits", config, lambda: None).holds_copy is expected

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
+from edge_agent.config import load_config
 from edge_agent.runtimes.onnx import LiveSession, load_mapping
 from server.refine.weights import save_state
 from server.zoo import get
@@ -46,6 +47,28 @@ def run(program: str, given: dict[str, Any], images: list[Any]) -> None:
     here = program.replace(SOCKET, "socket").replace(STORE, "store")
     exec(here.replace('users=["weft-agent"]', "users=[]"), given | {"camera": lambda: images})
     assert len(given["shown"]) == len(images)
+
+
+def configurations(heading: str) -> list[str]:
+    """The configuration of a section; where it gives a choice, each of them."""
+    page = PAGE.read_text("utf-8")
+    section = re.split(r"^##+ ", page.partition(f"\n### {heading}\n")[2], flags=re.MULTILINE)[0]
+    (text,) = re.findall(r"^    \[models\.digits\.runtime\]\n(?:    .+\n)+", section, re.MULTILINE)
+    first, *others = text.split("    # or\n")
+    return [first, *("    [models.digits.runtime]\n" + other for other in others)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind", "ways"),
+    [("Programs that open the file", "file", 3), ("Programs with PyTorch", "program", 1)],
+)
+def test_the_configuration_of_a_runtime(heading: str, kind: str, ways: int, tmp_path: Path) -> None:
+    texts = configurations(heading)
+    assert len(texts) == ways
+    for text in texts:
+        path = tmp_path / "agent.toml"
+        path.write_text('server = "https://weft.example"\n' + text)
+        assert load_config(path, {}).models["digits"].runtime.kind == kind
 
 
 def test_the_program_with_pytorch(given: dict[str, Any]) -> None:
