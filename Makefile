@@ -7,7 +7,11 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
+<<<<<<< /tmp/roomc/tree/Makefile
+.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-methods bench-load soak-edge clean
+=======
 .PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load clean
+>>>>>>> /tmp/roomc/theirs
 
 install: $(ENV)/installed
 
@@ -58,6 +62,10 @@ bench-methods: install
 # About 7 minutes; on a machine that does nothing else. ARGS=--resume goes on after an interruption.
 bench-load: install
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+# About 10 minutes.
+soak-edge: install
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean:
 	rm -rf $(ENV) build dist var

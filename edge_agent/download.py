@@ -161,8 +161,12 @@ def _without(pieces: Iterator[bytes], known: int) -> Iterator[bytes]:
 
 
 def _append(file: BinaryIO, piece: bytes, unsynced: int) -> int:
-    """Write a piece, synced now and then; returns the bytes that are not synced yet."""
+    """Write a piece, synced now and then; returns the bytes that are not synced yet.
+
+    It is flushed, so that an agent that is killed loses nothing of it.
+    """
     file.write(piece)
+    file.flush()
     unsynced += len(piece)
     if unsynced < SYNC_BYTES:
         return unsynced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,25 @@ def test_the_servers_retry_after_is_handed_on(ready: Any, plane: Any, shelf: Any
     with running(ready.config, ready.pauses.append) as agent:
         (error,) = agent.round(patience=0)[1]
     assert error.retry_after == 120.0
+
+
+def test_what_has_come_is_in_the_file_at_once(ready: Any, plane: Any, shelf: Any) -> None:
+    """A killed agent has nothing in its buffers that it would have to fetch again."""
+    offered = shelf.packages["full-1"]
+    path = ready.folder / f"package-{offered.sha256}.weft"
+    seen: list[int] = []
+
+    def stop_until_it_is_there(handler: Any) -> None:
+        handler.package(handler.plane.files[offered.sha256], 700)
+        handler.wfile.flush()
+        end = time.monotonic() + 10
+        while not (path.exists() and path.stat().st_size) and time.monotonic() < end:
+            time.sleep(0.001)  # the agent is waiting for more meanwhile
+        seen.append(path.stat().st_size)
+
+    plane.faults = [at(PACKAGES, stop_until_it_is_there)]
+    assert settle(ready) == ["server.unreachable"]
+    assert seen == [700]
 
 
 @pytest.mark.parametrize(
@@ -233,3 +253,41 @@ def test_a_refused_report_does_not_block_later_ones(ready: Any, plane: Any, shel
     plane.offer(shelf, shelf.wanted(2, "full-2", 2))
     assert ready.round() == []
     assert [r.counter for r in plane.reports] == [2]
+
+
+def test_on_a_metered_link_an_update_waits_and_is_told_once(
+    ready: Any, plane: Any, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.settings["links"] = {"cell": {"interfaces": ["wwan*"], "action": "defer"}}
+    interfaces = ["wwan0"]
+    monkeypatch.setattr("edge_agent.link.default_interfaces", lambda _root: interfaces)
+    with ready.running() as agent:
+        for _ in "123":
+            assert ready.go_on(agent) == ["link.metered"]
+        assert [(r.state, r.error.code) for r in plane.reports] == [("deferred", "link.metered")]
+        assert plane.asked(PACKAGES) == []
+        interfaces[:] = ["eth0"]
+        assert ready.go_on(agent) == []
+    assert ready.in_use() == shelf.digests[1]
+    assert plane.reports[-1].result == "committed"
+
+
+def test_an_update_larger_than_a_budget_comes_in_parts(
+    ready: Any, plane: Any, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.link.default_interfaces", lambda _root: ["wwan0"])
+    monkeypatch.setattr("edge_agent.link.LEAST_PART_BYTES", 100)
+    link = {"interfaces": ["wwan*"], "budget_bytes": 1 << 14}
+    ready.settings["links"] = {"cell": link}
+    with ready.running() as agent:
+        agent._device.link.count((1 << 14) - 5000)
+        assert ready.go_on(agent) == ["link.budget_spent"]
+        assert [(r.state, r.error.code) for r in plane.reports] == [
+            ("deferred", "link.budget_spent")
+        ]
+        asked = [headers["range"] for headers in plane.asked(PACKAGES)]
+        assert len(asked) == 1
+        agent.clock.wait(86400)
+        assert ready.go_on(agent) == []
+    assert ready.in_use() == shelf.digests[1]
+    assert len(plane.asked(PACKAGES)) == 2
