@@ -7,11 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-<<<<<<< /tmp/roomc/tree/Makefile
-.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-methods bench-load soak-edge clean
-=======
-.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load clean
->>>>>>> /tmp/roomc/theirs
+.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load soak-edge clean
 
 install: $(ENV)/installed
 
