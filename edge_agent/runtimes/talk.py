@@ -35,8 +35,8 @@ class Named(_Message):
 
     @classmethod
     def of(cls, weights: Weights) -> Named:
-        """For sending."""
-        return cls(**vars(weights))
+        """For sending, to a program that may be in another directory."""
+        return cls(**vars(weights) | {"path": weights.path.absolute()})
 
     def weights(self) -> Weights:
         """As received."""

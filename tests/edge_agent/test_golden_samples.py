@@ -89,8 +89,9 @@ class Site:
         self._stack.close()
 
 
-@pytest.fixture
-def site(bench: Any, plane: Any, tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(params=["ab", "inplace"])
+def site(request: Any, bench: Any, plane: Any, tmp_path: Path) -> Iterator[Site]:
+    bench.settings["models"][MODEL]["storage"] = request.param
     made = Site(bench, plane, tmp_path)
     yield made
     made.end()

@@ -415,3 +415,14 @@ def test_a_program_that_dies_of_the_new_weights_is_given_up_in_time(
     with pytest.raises(HealthError) as raised:
         agent(path, 0.5).verify(new, None)
     assert raised.value.code == "health.timed_out"
+
+
+def test_paths_are_those_of_any_directory(
+    place: Place, path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.directory)
+    host.start()
+    new = place.held["b"]
+    place.use("b")
+    agent(path).swap(Weights(new.path.relative_to(place.directory), new.digest, 2))
+    assert host.answer() == 2
