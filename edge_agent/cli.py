@@ -19,8 +19,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from edge_agent import __version__, logs
 from shared.errors import BadConfig, UserError, WeftError
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ MAX_LOCAL_PACKAGE_BYTES = 1 << 40
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; the entry point of `edge-agent`."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser(_AsJson if "--json" in words else argparse.ArgumentParser).parse_args(
+            words
+        )
+    except BadConfig as error:
+        return _refuse(error, as_json=True)
     except SystemExit as stop:
         # argparse ends with 2 for a wrong command line, which is the user's fault here.
         return UserError.exit_status if stop.code else 0
-    logging.captureWarnings(capture=True)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", level=logging.INFO)
+    logs.begin(logging.INFO)
     try:
         result = options.command(options)
     except WeftError as error:
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception:
         # Python itself would end with 1, which says that the input can be mended.
-        traceback.print_exc()
+        sys.stderr.write(logs.line("CRITICAL", traceback.format_exc()) + "\n")
         return WeftError.exit_status
     try:
         _show(result, as_json=options.json)
@@ -59,8 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(result.get("exit_status", 0))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edge-agent", description=_summary())
+class _AsJson(argparse.ArgumentParser):
+    """Raises what is wrong with a command line, so that it can be told as JSON."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig("invalid", f"{self.prog}: {message}")
+
+
+def _parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kind(prog="edge-agent", description=_summary())
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, command, text in (
         ("run", _run, "poll the server and install what it wants, until stopped"),
@@ -100,6 +113,7 @@ def _summary() -> str:
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent.agent.loop import Stopped, run_for_ever, running
+    from edge_agent.agent.showing import Showing
     from edge_agent.notify import Notifier
 
     faulthandler.enable()  # the watchdog ends the agent by SIGABRT: the log then says where it was
@@ -109,7 +123,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         _raise_on_signals(Stopped, notifier)
         with running(config, notifier.wait, beat=notifier.beat) as agent:
             notifier.ready()
-            run_for_ever(agent)
+            run_for_ever(agent, Showing(config, notifier.status))
     except Stopped:
         logging.info("stopped")
     return {}
@@ -201,7 +215,6 @@ def _config(options: argparse.Namespace) -> Config:
 
     config = load_config(options.config)
     logging.getLogger().setLevel(config.log_level.upper())
-    logging.getLogger("httpcore").setLevel(logging.WARNING)
     return config
 
 
@@ -226,7 +239,7 @@ def _described(error: WeftError) -> dict[str, str]:
 def _refuse(error: WeftError, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": _described(error), "exit_status": error.exit_status}))
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(logs.line("ERROR", f"error: {error}") + "\n")
     return error.exit_status
 
 

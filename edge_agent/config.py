@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from edge_agent.errors import AgentError
 from shared.errors import BadConfig
 from shared.wire import AttributeName, ModelName, OneLine, check_token
 
@@ -287,17 +288,18 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] | None 
     """The settings from the file at `path` and from the environment, which wins.
 
     Without `path`, the file is the one that WEFT_AGENT_CONFIG names, or DEFAULT_PATH if it exists.
-    Raises BadConfig.
+    Raises BadConfig, AgentError `not_permitted`.
     """
     variables = os.environ if environment is None else environment
     named = path or (Path(variables[PATH_VARIABLE]) if PATH_VARIABLE in variables else None)
     source = named or DEFAULT_PATH
-    settings = _load_file(source) if named or source.exists() else {}
+    is_there = named is not None or os.path.exists(source)  # noqa: PTH110 - what may not be seen is not
+    settings = _load_file(source) if is_there else {}
     settings.update(_overrides(variables))
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise _explained(error) from error
+        raise _explained(error, source if is_there else None) from error
 
 
 def _load_file(path: Path) -> dict[str, Any]:
@@ -306,6 +308,8 @@ def _load_file(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError as error:
         raise BadConfig("missing", f"{path}: no such configuration file") from error
+    except PermissionError as error:
+        raise AgentError("not_permitted", f"{path} may not be read") from error
     except OSError as error:
         raise BadConfig("invalid", f"{path}: {error.strerror}") from error
     except ValueError as error:
@@ -332,11 +336,12 @@ def _json(variable: str, value: str) -> Any:
         raise BadConfig("invalid", f"{variable} is not JSON: {error}") from error
 
 
-def _explained(error: ValidationError) -> BadConfig:
+def _explained(error: ValidationError, source: Path | None) -> BadConfig:
     """The first thing that is wrong; input values are left out, they may be secrets."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return BadConfig("missing", f"the setting {place} is missing")
+        where = f"in {source}" if source else f"and there is no {DEFAULT_PATH}"
+        return BadConfig("missing", f"the setting {place} is missing, {where}")
     reason = first["msg"].removeprefix("Value error, ")
     return BadConfig("invalid", f"{place}: {reason}" if place else reason)

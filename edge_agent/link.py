@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from edge_agent.budget import Budgets
 from edge_agent.config import Config, LinkConfig
@@ -48,6 +49,7 @@ class Link:
         self._budgets = Budgets(config.state_dir / "traffic.json", clock, now)
         self._name, self._rules = self._find()
         self._free_at = clock()
+        self.carried = 0
 
     def check(self, nbytes: int) -> None:
         """Raise LinkHeld unless a download of `nbytes`, or some of it, may begin now."""
@@ -88,12 +90,27 @@ class Link:
 
     def count(self, nbytes: int) -> None:
         """Take note of bytes that were sent or received."""
+        self.carried += nbytes
         if self._rules and self._rules.budget_bytes is not None:
             self._budgets.spend(self._name, self._rules.budget_seconds, nbytes)
 
     def persist(self) -> None:
         """Write what was counted, if it is worth it."""
         self._budgets.persist()
+
+    def standing(self) -> dict[str, Any] | None:
+        """See the function of that name."""
+        self._name, self._rules = self._find()
+        if self._rules is None:
+            return None
+        budget = self._rules.budget_bytes
+        used = self._budgets.used(self._name, self._rules.budget_seconds)[0] if budget else None
+        return {
+            "name": self._name,
+            "action": self._rules.action,
+            "budget_bytes": budget,
+            "used_bytes": used,
+        }
 
     @property
     def _rate(self) -> int | None:
@@ -122,6 +139,12 @@ class Link:
             if any(fnmatchcase(interface, pattern) for pattern in link.interfaces):
                 return [(name, link)]
         return []
+
+
+def standing(config: Config) -> dict[str, Any] | None:
+    """The link of the moment and its budget, for people; None where none is configured for it."""
+    link = Link(config, lambda _: None)
+    return link.standing()
 
 
 def default_interfaces(root: Path = Path("/")) -> list[str]:

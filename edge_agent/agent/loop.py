@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import __version__, files
@@ -37,6 +40,16 @@ class Stopped(BaseException):
     """The agent was asked to end. It may strike anywhere: any instruction may be the last."""
 
 
+@dataclass
+class Polls:
+    """How often the server was asked, and answered; Unix times of the last ones."""
+
+    asked: int = 0
+    asked_at: float | None = None
+    answered: int = 0
+    answered_at: float | None = None
+
+
 class Agent:
     """Everything between the start of the process and its end."""
 
@@ -45,7 +58,8 @@ class Agent:
         self._etag: str | None = None
         self._wanted: dict[str, DesiredModel] = {}
         self._interval, self._next_poll = config.poll_seconds, self.clock.now()
-        self._backoff, self._is_away = Backoff(), False
+        self._backoff, self.is_away = Backoff(), False
+        self.polls, self.started_at = Polls(), time.time()
         self.updates: dict[str, Update] = {}
         self._teller = Teller(config, device, self.updates.values())
         self._unopened: dict[str, WeftError] = {}
@@ -82,9 +96,14 @@ class Agent:
             errors += self._try(self._poll)
         errors += _errors(update.go() for update in self._due())
         errors += self._try(self._teller.note_changes)
-        if not self._is_away:
+        if not self.is_away:
             errors += self._try(self._teller.send)
         return errors
+
+    @property
+    def traffic_bytes(self) -> int:
+        """Bytes sent and received since the start."""
+        return self._device.link.carried
 
     def pause(self) -> float:
         """Seconds until something is due."""
@@ -128,7 +147,7 @@ class Agent:
         errors = self._settle(MAX_FRUITLESS_GOES, [update])
         give_up(update)
         self._try(self._teller.introduce)
-        if not self._is_away:
+        if not self.is_away:
             self._try(self._teller.send)
         return errors
 
@@ -160,22 +179,26 @@ class Agent:
             )
             wish = error.retry_after if isinstance(error, ServerAway) else None
             self._next_poll = self.clock.now() + self._backoff.next(wish)
-            self._is_away = True
+            self.is_away = True
             return [error]
         return []
 
     def _poll(self) -> None:
         """Ask what is wanted; what has not changed is considered anew, it may have had to wait."""
+        self.polls.asked += 1
+        self.polls.asked_at = time.time()
         self._open()
         for update in self.updates.values():
             update.recheck()
         self._teller.introduce()
         self._teller.send()
         answer = self._device.api.desired(self._etag)
+        self.polls.answered += 1
+        self.polls.answered_at = time.time()
         self._interval = answer.interval or self._device.config.poll_seconds
         self._next_poll = self.clock.now() + self._interval
         self._backoff.reset()
-        self._is_away = False
+        self.is_away = False
         if answer.desired is not None:
             self._wanted = {model.model: model for model in answer.desired.models}
             self._etag = answer.etag
@@ -218,11 +241,15 @@ def running(
         yield Agent(config, Device(config, api, outbox, clock, link, heavy, beat))
 
 
-def run_for_ever(agent: Agent) -> None:
-    """Turns without end; only Stopped, raised by a signal, leaves."""
+def run_for_ever(agent: Agent, show: Callable[[Agent], float] = lambda _: math.inf) -> None:
+    """Turns without end; only Stopped, raised by a signal, leaves.
+
+    `show` is called between them, and says after how many seconds it wants to be called again.
+    """
     agent.recover()
     while True:
         agent.turn()
-        pause = agent.pause()
+        later = show(agent)
+        pause = min(agent.pause(), later)
         _log.debug("nothing is due for %.1f s", pause)
         agent.clock.wait(pause)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class Installation:
         self.model, self.config, self.device = model, config, device
         self._directory = device.config.state_dir / "models" / model
         self._on_disk: Journal | None = None
+        self.ended: Counter[State] = Counter()
         found = load_journal(Directory(self._directory).journal)
         self.slots = self._storage(found)
         self.slots.prepare()
@@ -168,6 +170,7 @@ class Installation:
             capabilities=self.device.capabilities(),
         )
         self.device.outbox.add(report)
+        self.ended[report.state] += 1
 
     def still_holds(self, name: SlotName) -> bool:
         """Whether a slot holds what the journal says; if not, it is struck from the journal."""

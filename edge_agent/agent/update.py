@@ -71,6 +71,11 @@ class Update(Steps):
         self._is_counted, self._attempts_before, self._arrived, self.fruitless = True, 0, 0, 0
         self._hurry()
 
+    @property
+    def hold(self) -> str | None:
+        """Why the server lets the update wait."""
+        return self._hold
+
     def recheck(self) -> None:
         """Have an update that was put off look again, where it knows what to look at."""
         if self.journal.state == "deferred" and self.obstacle:

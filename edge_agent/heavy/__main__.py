@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge_agent import logs
 from edge_agent.errors import AgentError
 from edge_agent.heavy.inline import Inline
 from edge_agent.heavy.messages import pack_error, unpack_promise
@@ -27,9 +26,7 @@ def main() -> NoReturn:
     os.dup2(_STDERR, _STDOUT)  # what a library prints is not an answer
     told = json.loads(_read_line())
     threading.Thread(target=_end_with_the_agent, daemon=True).start()
-    logging.basicConfig(
-        stream=sys.stderr, format="%(levelname)s %(message)s", level=told["log_level"]
-    )
+    logs.begin(told["log_level"])
     with open(answers, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
         file.write(json.dumps(_done(told["task"], told["arguments"])).encode())
     os._exit(0)  # nothing is left to be flushed; taking modules apart takes time
@@ -60,7 +57,7 @@ def _done(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         raise  # to the agent, as good as a kill by the kernel
     except Exception as error:
-        traceback.print_exc()
+        logging.critical("%s: unexpected", task, exc_info=True)
         said = f"{task}: {type(error).__name__}: {error}"
         return {"error": pack_error(AgentError("unexpected", said))}
 
