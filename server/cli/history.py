@@ -156,14 +156,15 @@ def _follow(client: Client, query: Mapping[str, Any], cursor: str | None, as_jso
 def _told(event: Mapping[str, Any]) -> dict[str, Any]:
     """An event in four columns: which things it is about, and its data, in one.
 
-    Models and versions go by name and number elsewhere, so what is an id is called one here. Phases
-    are counted from 1, as in `weft rollouts`.
+    Models and versions go by name and number, as in all commands. Phases are counted from 1.
     """
-    things = {
-        name if name in ("model_id", "version_id") else name.removesuffix("_id"): value
+    ids = {
+        name.removesuffix("_id"): value
         for name, value in event.items()
-        if name.endswith("_id") and value is not None
+        if name.endswith("_id") and name not in ("model_id", "version_id")
     }
+    known = {"model": event["model"], "version": event["version"], **ids}
+    things = {name: value for name, value in known.items() if value is not None}
     data = dict(event["data"])
     if isinstance(data.get("phase"), int):
         data["phase"] += 1

@@ -19,6 +19,7 @@ from server.db import reading
 from server.errors import BadDevice
 from server.history.export import as_csv, as_json_lines, batches
 from server.history.follow import Follower, stream
+from server.history.naming import describe
 from server.history.order import KEY, Position, newest, read_cursor, settled
 from server.history.schemas import EventOut
 from server.history.selection import (
@@ -175,7 +176,7 @@ def _page(
         conditions = [*wanted.conditions(session), of_thing(session)]
         query = select(Event).where(*conditions, settled())
         rows, after = page_of(session, query, KEY, part, descending=order == "newest")
-        return Page(items=[EventOut.model_validate(row) for row in rows], next=after)
+        return Page(items=describe(session, rows), next=after)
 
 
 def _of_device(session: Session, device_id: str) -> ColumnElement[bool]:

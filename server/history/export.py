@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import Session
 
 from server.db import reading
+from server.history.naming import describe
 from server.history.order import KEY, Position, after
 from server.history.schemas import EventOut
 from server.tables import Event
@@ -35,6 +36,8 @@ COLUMNS: Final = (
     "rollout_id",
     "assignment_id",
     "data",
+    "model",
+    "version",
 )
 
 #: A spreadsheet takes a cell that begins with one of these for a formula.
@@ -50,8 +53,9 @@ def batches(engine: Engine, conditions: Conditions) -> Iterator[list[EventOut]]:
         with reading(engine) as session:
             query = select(Event).where(*conditions(session), after(position)).order_by(*KEY)
             rows = list(session.scalars(query.limit(BATCH)))
+            found = describe(session, rows)
         if rows:
-            yield [EventOut.model_validate(row) for row in rows]
+            yield found
             position = Position(rows[-1].transaction, rows[-1].id)
         if len(rows) < BATCH:
             return

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from server.api.paging import encode
 from server.db import reading
 from server.history.export import BATCH, Conditions
+from server.history.naming import describe
 from server.history.order import KEY, Position, after, newest, until
 from server.history.schemas import EventOut
 from server.tables import Event
@@ -36,9 +37,11 @@ class Follower:
             query = select(Event).where(*self.conditions(session), after(self.position))
             query = query.where(until(last)).order_by(*KEY).limit(BATCH)
             rows = list(session.scalars(query))
+            found = describe(session, rows)
         if len(rows) == BATCH:
             last = Position(rows[-1].transaction, rows[-1].id)
-        return [_sent(row) for row in rows], replace(self, position=max(last, self.position))
+        sent = [_sent(row, event) for row, event in zip(rows, found, strict=True)]
+        return sent, replace(self, position=max(last, self.position))
 
 
 async def stream(follower: Follower, limit: int | None) -> AsyncIterator[ServerSentEvent]:
@@ -57,6 +60,7 @@ async def stream(follower: Follower, limit: int | None) -> AsyncIterator[ServerS
             await anyio.sleep(LOOK_INTERVAL)
 
 
-def _sent(row: Event) -> ServerSentEvent:
-    data = EventOut.model_validate(row).model_dump_json()
-    return ServerSentEvent(data, event="event", id=encode([row.transaction, row.id]))
+def _sent(row: Event, event: EventOut) -> ServerSentEvent:
+    return ServerSentEvent(
+        event.model_dump_json(), event="event", id=encode([row.transaction, row.id])
+    )

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from server.db import reading, writing
 from server.filters import events_where
 from server.history.order import KEY, Position, after, newest
-from server.history.webhooks import OWN_KINDS, body_of
+from server.history.webhooks import OWN_KINDS, deliveries
 from server.tables import Delivery, Event, Webhook
 from shared.errors import WeftError
 
@@ -58,10 +58,7 @@ def _fill_one(engine: Engine, webhook_id: int) -> bool:
         if not events:
             return False
         wanted = _wanted(session, webhook, events)
-        for event in events:
-            if event.id in wanted:
-                row = {"webhook_id": webhook_id, "event_id": event.id}
-                session.add(Delivery(**row, body=body_of(event)))
+        session.add_all(deliveries(session, webhook, [e for e in events if e.id in wanted]))
         webhook.after_transaction, webhook.after_event = events[-1].transaction, events[-1].id
         return len(events) == BATCH
 

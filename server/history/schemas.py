@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class EventOut(BaseModel):
     """Something that happened. The ids name what it is about, and outlive it."""
 
     model_config = ConfigDict(
-        from_attributes=True,
         json_schema_extra={
             "examples": [
                 {
@@ -27,6 +26,8 @@ class EventOut(BaseModel):
                     "rollout_id": 2,
                     "assignment_id": 3,
                     "data": {"seconds": 1.4, "health": "unverified"},
+                    "model": "digits",
+                    "version": 2,
                 }
             ]
         },
@@ -43,3 +44,5 @@ class EventOut(BaseModel):
     rollout_id: int | None
     assignment_id: int | None
     data: dict[str, Any]
+    model: str | None = Field(description="Name of the model.")
+    version: int | None = Field(description="Number of the version.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -10,11 +11,11 @@ from sqlalchemy.orm import Session
 from server.errors import BadWebhook
 from server.filters import check as check_filter
 from server.history.events import record
+from server.history.naming import describe
 from server.history.order import newest
-from server.history.schemas import EventOut
 from server.history.signing import new_secret
 from server.history.targets import host_of
-from server.tables import Delivery, Webhook, now
+from server.tables import Delivery, Event, Webhook, now
 
 #: Each may keep a thread busy.
 MAX_WEBHOOKS = 50
@@ -90,15 +91,18 @@ def send_test(session: Session, webhook: Webhook) -> Delivery:
     """Send one event to this webhook alone, whatever its filter."""
     event = _tell(session, "tested", webhook)
     session.flush()
-    delivery = Delivery(webhook_id=webhook.id, event_id=event.id, body=body_of(event))
+    (delivery,) = deliveries(session, webhook, [event])
     session.add(delivery)
     session.flush()
     return delivery
 
 
-def body_of(event: Any) -> str:
-    """What is sent of an event: what the API shows of it."""
-    return EventOut.model_validate(event).model_dump_json()
+def deliveries(session: Session, webhook: Webhook, events: Sequence[Event]) -> list[Delivery]:
+    """A delivery of each event: what is sent is what the API shows of it."""
+    return [
+        Delivery(webhook_id=webhook.id, event_id=event.id, body=event.model_dump_json())
+        for event in describe(session, events)
+    ]
 
 
 def count_deliveries(session: Session, webhook: Webhook) -> dict[str, int]:
@@ -107,6 +111,6 @@ def count_deliveries(session: Session, webhook: Webhook) -> dict[str, int]:
     return dict(session.execute(query.group_by(Delivery.state)).all())
 
 
-def _tell(session: Session, what: str, webhook: Webhook, **more: Any) -> Any:
+def _tell(session: Session, what: str, webhook: Webhook, **more: Any) -> Event:
     told = {"webhook": webhook.id, "host": host_of(webhook.url), **more}
     return record(session, f"{OWN_KINDS}{what}", told)

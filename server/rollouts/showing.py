@@ -67,7 +67,7 @@ def _count_held(session: Session, rollout: Rollout) -> dict[str, int]:
         .group_by(Assignment.held)
         .order_by(Assignment.held)
     )
-    return dict(session.execute(query).all())
+    return {reason: count for reason, count in session.execute(query) if reason is not None}
 
 
 def describe_assignment(session: Session, row: Assignment) -> AssignmentOut:

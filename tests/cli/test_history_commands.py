@@ -30,7 +30,7 @@ def test_history_is_filtered_listed_and_exported(ask: Any, weft: Any, server: st
     assert event["kind"] == "model.created"
     table = weft("history", "--model", "of-history", "--server", server)
     assert "model.created" in table.out
-    assert "name=of-history" in table.out
+    assert "model=of-history" in table.out
     file = tmp_path / "history.csv"
     done = ask("history", "export", "--format", "csv", "--model", "of-history", "--output", file)
     assert done.json["size_bytes"] == file.stat().st_size

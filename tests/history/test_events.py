@@ -27,6 +27,13 @@ def test_the_whole_story_in_order(fleet):
     assert committed["device_id"] == device["device_id"]
     assert committed["rollout_id"] == rollout["id"]
     assert None not in (committed["package_id"], committed["version_id"], committed["model_id"])
+    assert (committed["model"], committed["version"]) == ("m", 2)
+    assert [(e["model"], e["version"]) for e in events[:4]] == [
+        ("m", None),
+        ("m", 1),
+        ("m", 2),
+        (None, None),
+    ]
     assert committed["data"]["seconds"] == 2.0
     ids = ("device_id", "assignment_id", "rollout_id", "version_id", "model_id")
     of_assignments = [e for e in events if e["kind"].startswith("assignment.")]
