@@ -70,6 +70,26 @@ def test_a_package_with_samples_of_a_data_set(
     assert golden.expected == answers(base_weights, inputs)
 
 
+@pytest.mark.parametrize(("formats", "golden"), [([1], False), ([1, 2], True)])
+def test_only_devices_that_read_format_2_are_offered_samples(
+    plant: Any, formats: list[int], golden: bool
+) -> None:
+    asked = FULL | {"golden": {"count": 12, "shape": [1, 16, 16]}}
+    package = plant.ask("POST", "/api/v1/packages", json=asked)
+    body = {
+        "name": "cam",
+        "token": "enrol-me-please",
+        "models": {"digits": {"slots": [], "current": None}},
+        "capabilities": {"formats": formats, "methods": {"full": 1}, "coders": ["zstd/1"]},
+    }
+    device = plant.ask("POST", "/device/v1/enrol", json=body)
+    plant.ask("POST", "/api/v1/rollouts", json={"model": "digits", "version": 1})
+    headers = {"Authorization": f"Bearer {device['token']}"}
+    (offer,) = plant.ask("GET", "/device/v1/desired", headers=headers)["models"]
+    sent = offer["package"] or {}
+    assert (sent.get("sha256") == package["sha256"]) is golden
+
+
 @pytest.mark.parametrize(
     ("golden", "status", "code"),
     [
