@@ -349,8 +349,8 @@ def test_the_account_is_plain(machine: Machine, time: Time) -> None:
 class Download:
     """A package of the plane's, asked for slice by slice."""
 
-    def __init__(self, plane: Any, machine: Machine, link: Link) -> None:
-        self.whole = random.Random(4).randbytes(SIZE)
+    def __init__(self, plane: Any, machine: Machine, link: Link, size: int = SIZE) -> None:
+        self.whole = random.Random(4).randbytes(size)
         sha256 = hashlib.sha256(self.whole).hexdigest()
         plane.files[sha256] = self.whole
         config = Config.model_validate({"server": plane.url, "models": {"digits": {}}})
@@ -358,7 +358,7 @@ class Download:
         self.api.use_token(plane.token)
         self.offer = PackageOffer(
             sha256=sha256,
-            size=SIZE,
+            size=size,
             url=f"/device/v1/packages/{sha256}",
             base_digest=None,
             method="full",
@@ -416,6 +416,24 @@ def test_a_server_that_sends_only_whole_packages_is_not_given_more_than_the_budg
         task.slice()
     task.api.close()
     assert not task.path.exists()
+
+
+def test_a_server_that_ignores_ranges_sends_what_is_held_in_vain(
+    plane: Any, machine: Machine
+) -> None:
+    link = machine.link({}, max_bytes_per_second=10_000)
+    task = Download(plane, machine, link, 400_000)
+    task.path.write_bytes(task.whole[:200_000])
+
+    def whole(handler: Any) -> bool:
+        del handler.headers["Range"]
+        handler.package(task.whole)
+        return True
+
+    plane.faults = [whole]
+    assert task.slice()  # it cannot be gone on with, so the end of the slice does not end it
+    task.api.close()
+    assert task.path.read_bytes() == task.whole
 
 
 def test_a_slice_ends_in_time_however_much_is_left(

@@ -158,7 +158,9 @@ def misbehaving(plane: Plane, scheme: str = "http") -> Iterator[Site]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         plane.url = f"{scheme}://127.0.0.1:{server.server_port}"
-        yield site
-        site.behave()
-        server.shutdown()
-        thread.join()
+        try:
+            yield site
+        finally:
+            site.behave()
+            server.shutdown()
+            thread.join()
