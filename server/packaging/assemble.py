@@ -49,6 +49,7 @@ class BuildReport:
     result_digest: str
     learnable_count: int
     tensors: dict[str, TensorReport]
+    coder: str
     golden: dict[str, object] | None = None
 
 
@@ -105,6 +106,7 @@ def assemble(
         result_digest=digest.hex(),
         learnable_count=sum(s.count for s in sent.values()),
         tensors={name: _report(sent.get(name, UNCHANGED)) for name in target},
+        coder=head.coder,
         golden=head.golden.fields() if head.golden else None,
     )
 

@@ -86,6 +86,7 @@ def refine_package_evaluate(folder: Path, report: Report) -> Result:
         result_digest=built.result_digest,
         metrics=_metrics(before, trained, after) | {"seconds": time.monotonic() - began},
         tensors={name: asdict(tensor) for name, tensor in built.tensors.items()},
+        coder=built.coder,
         golden=built.golden,
     )
     for name in (spec.PACKAGE, spec.DECODED):

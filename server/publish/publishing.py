@@ -137,18 +137,19 @@ def metrics_of(report: BuildReport) -> dict[str, Any]:
     """What a package's row keeps of its build."""
     tensors = {name: asdict(tensor) for name, tensor in report.tensors.items()}
     golden = {"golden": report.golden} if report.golden else {}
-    return {"container_bytes": report.container_bytes, "tensors": tensors, **golden}
+    told = {"container_bytes": report.container_bytes, "coder": report.coder}
+    return {**told, "tensors": tensors, **golden}
 
 
 def needs_of(method: str, metrics: Mapping[str, Any], schema: Mapping[str, Json]) -> Json:
     """What a device must know to decode a package that this server has just built.
 
-    `metrics` are those of the build: `tensors`, name -> {"plan", ...}, and `golden`, if there are
-    such samples; `schema` is that of the result.
+    `metrics` are those of the build: `coder`, `tensors`, name -> {"plan", ...}, and `golden`, if
+    there are such samples; `schema` is that of the result.
     """
     tensors = metrics.get("tensors", {})
     format_ = GOLDEN_FORMAT if metrics.get("golden") else FORMAT
     computed = {schema[name]["dtype"] for name, sent in tensors.items() if sent["plan"] in COMPUTED}
     version = methods.get(method).version
-    coder = coding.DEFAULT_CODER
+    coder = metrics.get("coder", coding.DEFAULT_CODER)
     return {"version": version, "format": format_, "coder": coder, "dtypes": sorted(computed)}

@@ -120,7 +120,11 @@ def _publish(
 
 def _metrics(result: Result) -> dict[str, Any]:
     golden = {"golden": result.golden} if result.golden else {}
-    built = {"full_bytes": result.full_bytes, "tensors": result.tensors}
+    built = {
+        "full_bytes": result.full_bytes,
+        "coder": result.coder,
+        "tensors": result.tensors,
+    }
     return {**result.metrics, **built, **golden}
 
 

@@ -55,6 +55,7 @@ class Result(BaseModel):
         "per_class_before, per_class_after, negative_flips, images, seconds."
     )
     tensors: dict[str, dict[str, Any]] = Field(description="Plan and symbols of each tensor.")
+    coder: str = Field(description="Of the symbols.")
     golden: dict[str, Any] | None = Field(None, description="Samples that the package carries.")
 
 
