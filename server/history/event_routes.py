@@ -35,7 +35,13 @@ from server.tables import Device, Event
 
 router = APIRouter(prefix="/api/v1", tags=["history"])
 
-LIST = answers("request.bad_cursor", "filter.syntax", "filter.unknown_field", "filter.bad_value")
+LIST = answers(
+    "request.bad_cursor",
+    "filter.syntax",
+    "filter.unknown_field",
+    "filter.bad_value",
+    "rollout.not_found",
+)
 LIST_OF_ALL = {**LIST, **answers("model.not_found")}
 
 FILE = {

@@ -11,9 +11,10 @@ from pydantic import AwareDatetime
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from server.errors import BadModel, BadRequest
+from server.errors import BadModel, BadRequest, BadRollout
 from server.filters import events_where
-from server.tables import Event, Model
+from server.history.kinds import of_kind
+from server.tables import Event, Model, Rollout
 
 #: What PostgreSQL's text cannot hold.
 NO_NUL = r"^[^\x00]*$"
@@ -45,15 +46,16 @@ class Wanted:
     ] = None
 
     def conditions(self, session: Session) -> list[ColumnElement[bool]]:
-        """What an event must fulfil. Raises BadFilter, BadRequest `invalid`."""
+        """What an event must fulfil. Raises BadFilter, BadRequest `invalid`, BadRollout."""
         found = [
             getattr(Event, name) == value
-            for name in ("version_id", "package_id", "refinement_id", "rollout_id", "assignment_id")
+            for name in ("version_id", "package_id", "refinement_id", "assignment_id")
             if (value := getattr(self, name)) is not None
         ]
+        if self.rollout_id is not None:
+            found.append(_of_rollout(session, self.rollout_id))
         if self.kind is not None:
-            inside = Event.kind.startswith(f"{self.kind}.", autoescape=True)
-            found.append((Event.kind == self.kind) | inside)
+            found.append(of_kind(session, self.kind))
         if self.since is not None:
             found.append(Event.at >= in_utc("since", self.since))
         if self.until is not None:
@@ -91,6 +93,13 @@ def of_model(session: Session, name: str) -> ColumnElement[bool]:
     if model_id is None:
         raise BadModel("not_found", f"there is no model {name[:100]!r}")
     return Event.model_id == model_id
+
+
+def _of_rollout(session: Session, rollout_id: int) -> ColumnElement[bool]:
+    """The condition on events of a rollout. Raises BadRollout `not_found`."""
+    if session.get(Rollout, rollout_id) is None:
+        raise BadRollout("not_found", f"there is no rollout {rollout_id}")
+    return Event.rollout_id == rollout_id
 
 
 def in_utc(name: str, moment: datetime) -> datetime:

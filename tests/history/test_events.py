@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from server.api.paging import encode
+from server.db import writing
+from server.history.events import record
+from server.history.kinds import KINDS
+from server.history.retention import PROGRESS
+from server.rollouts.states import OF_DEVICES, OVERDUE
 
 
 def test_the_whole_story_in_order(fleet):
@@ -47,7 +53,6 @@ def test_filters_and_pages(fleet):
     get = fleet.call
     versions = get("GET", "/api/v1/events?kind=version")["items"]
     assert {e["kind"] for e in versions} == {"version.uploaded"}
-    assert get("GET", "/api/v1/events?kind=vers")["items"] == []
     mine = get("GET", f"/api/v1/events?device_id={device['device_id']}")["items"]
     assert [e["kind"] for e in mine] == ["device.enrolled"]
     assert len(get("GET", "/api/v1/events?model=m")["items"]) == 3
@@ -114,3 +119,34 @@ def test_what_cannot_be_is_refused_with_a_code(fleet):
 def test_moments_are_in_utc(fleet):
     at = datetime.fromisoformat(fleet.call("GET", "/api/v1/events")["items"][0]["at"])
     assert at.utcoffset() == UTC.utcoffset(None)
+
+
+def test_a_kind_that_there_is_not_is_told_with_those_there_are(fleet):
+    for kind in ("vers", "version.", "version.upload", "%"):
+        refused = fleet.call("GET", "/api/v1/events", status=422, params={"kind": kind})
+        assert refused["code"] == "request.invalid"
+        assert "version.uploaded" in refused["detail"]
+    assert fleet.call("GET", "/api/v1/events?kind=webhook")["items"] == []
+    with writing(fleet.server.app.state.engine) as session:
+        record(session, "thing.of_an_earlier_version")
+    assert fleet.call("GET", "/api/v1/events?kind=thing")["items"]
+
+
+def test_a_rollout_that_there_is_not_is_told(fleet):
+    for path in ("/api/v1/events", "/api/v1/events/export", "/api/v1/models/m/events"):
+        refused = fleet.call("GET", f"{path}?rollout_id=9", status=404)
+        assert refused["code"] == "rollout.not_found"
+    rollout = fleet.roll_out(2)["id"]
+    found = fleet.call("GET", f"/api/v1/events?rollout_id={rollout}&kind=rollout.created")
+    assert len(found["items"]) == 1
+
+
+def test_all_kinds_are_listed(checkout):
+    """Those that the code names, and those that it makes of states."""
+    sources = (path.read_text() for path in (checkout / "server").rglob("*.py"))
+    called = re.compile(r'record(?:_each|_event)?\(\s*session,\s*"([a-z_.]+)"')
+    named = {kind for source in sources for kind in called.findall(source)}
+    assert len(named) > 30
+    states = {f"assignment.{state}" for state in OF_DEVICES | OVERDUE}
+    assert named | states <= set(KINDS)
+    assert {*PROGRESS} - {"assignment.waiting"} <= set(KINDS)
