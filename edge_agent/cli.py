@@ -85,6 +85,9 @@ def _parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     rollback = _add(commands, "rollback", _rollback, "go back to the weights used before")
     rollback.add_argument("model", nargs="?", help="which model, if there are several")
     rollback.add_argument("--config", type=Path, help="configuration file (TOML)")
+    bundle = _add(commands, "apply-bundle", _apply_bundle, "install what `weft bundle export` made")
+    bundle.add_argument("file", type=Path, help="the bundle; it is only read")
+    bundle.add_argument("--config", type=Path, help="configuration file (TOML)")
     apply = _add(commands, "apply", _apply, "make new weights from a package, without a server")
     apply.add_argument("--base", type=Path, help="weights that the package starts from")
     apply.add_argument("--package", type=Path, required=True, help="update package")
@@ -155,6 +158,22 @@ def _rollback(options: argparse.Namespace) -> dict[str, Any]:
         with running(config, time.sleep) as agent:
             agent.recover()
             errors = agent.go_back(model)
+    except Stopped:
+        return {"exit_status": 2, "stopped": True}
+    return _with_errors(status(config), errors)
+
+
+def _apply_bundle(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent import bundle
+    from edge_agent.agent.loop import Stopped, running
+    from edge_agent.agent.status import status
+
+    config = _config(options)
+    try:
+        _raise_on_signals(Stopped)
+        with bundle.opened(options.file) as reader, running(config, time.sleep) as agent:
+            agent.recover()
+            errors = bundle.install(agent, config, reader)
     except Stopped:
         return {"exit_status": 2, "stopped": True}
     return _with_errors(status(config), errors)

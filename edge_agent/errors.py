@@ -70,7 +70,7 @@ class AgentError(OperationError):
 
     area = "agent"
     codes: ClassVar[dict[str, str]] = {
-        "busy": "Another agent works in this state directory; stop it first.",
+        "busy": "Another agent works there; stop it first, with `systemctl stop edge-agent`.",
         "state_too_new": "The state was written by a later agent; install that version again.",
         "state_damaged": "Remove the file that is named; the agent then enrols or starts afresh.",
         "not_enrolled": "Set `enrolment_token`, so that the agent can enrol.",

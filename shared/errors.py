@@ -4,6 +4,7 @@
     ├── UserError           whoever gave the input can mend it            exit status 1
     │   ├── BadWeights      weights.*    a weights file or tensor
     │   ├── BadPackage      package.*    an update package
+    │   ├── BadBundle       bundle.*     packages that were brought along
     │   ├── BadMethod       method.*     a method's name or options
     │   ├── BadConfig       config.*     settings, arguments, configuration files
     │   └── ...             each end adds its own in `server/errors.py`, `edge_agent/errors.py`
@@ -78,6 +79,19 @@ class BadPackage(UserError):
         "unknown_coder": "Update Weft on this machine, or choose a coder that it knows.",
         "wrong_base": "Use a package that starts from the weights held here.",
         "wrong_schema": "Use a package that was built for this model's schema.",
+    }
+
+
+class BadBundle(UserError):
+    """A bundle is refused before it changes anything."""
+
+    area = "bundle"
+    codes: ClassVar[dict[str, str]] = {
+        "unreadable": "Check the path and the medium; nothing was changed.",
+        "malformed": "Copy the bundle again, or export it again; this copy is damaged.",
+        "unknown_format": "Update Weft on this machine, or export the bundle by an older one.",
+        "other_model": "Bring a bundle of a model that this device runs.",
+        "no_way": "Export a bundle from what the device holds (`--from`), or one with `--full`.",
     }
 
 

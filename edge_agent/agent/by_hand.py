@@ -7,16 +7,18 @@ offered meanwhile is considered again afterwards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
-from edge_agent import files
 from edge_agent.agent.outcomes import BEFORE_SWAPPING
 from edge_agent.agent.update import Update
 from edge_agent.errors import AgentError
 from edge_agent.journal import Target
-from shared.wire import DesiredModel
+from shared.wire import DesiredModel, PackageOffer
 
+#: Writes a package to a path, durably.
+Bring: TypeAlias = Callable[[PackageOffer, Path], None]
 _log = logging.getLogger(__name__)
 
 
@@ -43,17 +45,17 @@ def begin_to_go_back(update: Update) -> None:
     raise AgentError("nothing_to_go_back_to", f"{update.model}: {_why(update)}")
 
 
-def begin_to_install(update: Update, desired: DesiredModel, packages: Mapping[str, Path]) -> None:
-    """Order an update of which the packages are here already: SHA-256 -> file.
+def begin_to_install(update: Update, desired: DesiredModel, bring: Bring) -> None:
+    """Order an update whose packages were brought along.
 
-    They are held against `desired` like downloads. Raises AgentError `update_under_way`, NoSpace.
+    They are held against `desired` like downloads. Raises AgentError `update_under_way`, NoSpace,
+    and what `bring` raises.
     """
     _check_that_it_can_wait(update)
     _make_way(update)
     update.slots.keep_packages(())
     for offer in desired.packages:
-        if offer.sha256 in packages:
-            files.copy(packages[offer.sha256], update.slots.package(offer.sha256))
+        bring(offer, update.slots.package(offer.sha256))
     update.take_on(Target.of(desired, "bundle"))
 
 

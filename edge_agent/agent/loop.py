@@ -10,12 +10,11 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edge_agent import __version__, files
-from edge_agent.agent.by_hand import begin_to_go_back, begin_to_install, give_up
+from edge_agent.agent.by_hand import Bring, begin_to_go_back, begin_to_install, give_up
 from edge_agent.agent.clock import Clock
 from edge_agent.agent.model import Device
 from edge_agent.agent.outcomes import CHANGING, ENDING
@@ -26,9 +25,10 @@ from edge_agent.config import Config
 from edge_agent.errors import ServerAway
 from edge_agent.heavy import Heavy
 from edge_agent.heavy.child import Child
+from edge_agent.journal import Held, SlotName
 from edge_agent.link import Link
 from edge_agent.report import Outbox
-from shared.errors import NoSpace, UserError, WeftError
+from shared.errors import WeftError
 from shared.wire import DesiredModel
 
 #: Goes of one update in a row that bring it nowhere, after which `round` leaves it for later.
@@ -66,7 +66,7 @@ class Agent:
         self._open()
 
     def _open(self) -> None:
-        """Open each model; one that cannot be, for want of its `initial`, is tried at each poll."""
+        """Open each model; one that cannot be, as its `initial` is not there, is tried at each poll."""
         for name in self._device.config.models:
             if name not in self.updates:
                 self._open_one(name)
@@ -75,7 +75,9 @@ class Agent:
         self._unopened.pop(name, None)
         try:
             self.updates[name] = Update(name, self._device.config.models[name], self._device)
-        except (UserError, NoSpace) as error:
+        except WeftError as error:
+            if error.code == "agent.state_too_new":  # all of the agent is too old
+                raise
             _log.error("%s: %s", name, error)
             self._unopened[name] = error
 
@@ -134,12 +136,16 @@ class Agent:
         begin_to_go_back(self._opened(model))
         return self._carry_out(self._opened(model))
 
-    def install(self, desired: DesiredModel, packages: Mapping[str, Path]) -> list[WeftError]:
-        """Install what was brought by hand, packages by their SHA-256; says what went wrong.
+    def held(self, model: str) -> dict[SlotName, Held]:
+        """What the device holds of a model. Raises what keeps the model from being opened."""
+        return self._opened(model).journal.slots
 
-        Raises AgentError where there is no way now, NoSpace.
+    def install(self, desired: DesiredModel, bring: Bring) -> list[WeftError]:
+        """Install what was brought by hand; says what went wrong.
+
+        Raises AgentError where there is no way now, NoSpace, and what `bring` raises.
         """
-        begin_to_install(self._opened(desired.model), desired, packages)
+        begin_to_install(self._opened(desired.model), desired, bring)
         return self._carry_out(self._opened(desired.model))
 
     def _carry_out(self, update: Update) -> list[WeftError]:

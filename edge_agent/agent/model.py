@@ -64,6 +64,8 @@ class Installation:
         self.slots = self._storage(found)
         self.slots.prepare()
         self.journal = found or self._first_journal()
+        if self.journal.state == "idle":  # an agent may have been killed while it brought packages
+            self.slots.keep_packages(())
         self.runtime: Runtime = open_runtime(model, config, device.beat)
 
     def _storage(self, journal: Journal | None) -> Storage:

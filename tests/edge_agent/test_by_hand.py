@@ -191,7 +191,7 @@ def test_what_was_brought_along_is_installed_and_reported(
     built = shelf.packages["xor-23"]
     wanted = shelf.wanted(3, "xor-23", assignment=None)
     with at_two.running() as agent:
-        assert agent.install(wanted, {built.sha256: built.path}) == []
+        assert agent.install(wanted, lambda _, place: files.copy(built.path, place)) == []
     assert (at_two.in_use(), at_two.leftovers()) == (shelf.digests[3], set())
     (report,) = plane.reports
     assert (report.assignment, report.version, report.result) == (None, 3, "committed")
@@ -206,6 +206,6 @@ def test_what_was_brought_along_is_checked_like_a_download(
     plane.files.clear()
     with at_two.running() as agent:
         wanted = shelf.wanted(3, "xor-23", assignment=None)
-        errors = codes(agent.install(wanted, {built.sha256: damaged}))
+        errors = codes(agent.install(wanted, lambda _, place: files.copy(damaged, place)))
     assert errors
     assert (at_two.in_use(), at_two.leftovers()) == (shelf.digests[2], set())
