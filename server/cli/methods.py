@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from server.cli.models import Arguments, parse_pairs
-from server.cli.options import Bits, Json, Proportion, Rank, Seed, method_options
+from server.cli.models import Arguments
+from server.cli.options import Bits, Json, More, Proportion, Rank, Seed, method_options, parse_pairs
 from server.cli.output import show_json, show_table
 from shared import methods
 from shared.methods import LossyMethod, Method
@@ -61,6 +61,7 @@ def count(
     bits: Bits = None,
     proportion: Proportion = None,
     seed: Seed = None,
+    option: More = None,
     argument: Arguments = None,
     as_json: Json = False,
 ) -> None:
@@ -71,10 +72,10 @@ def count(
     from server import zoo
 
     chosen = methods.get(method)
-    given = method_options(method, rank, bits, proportion, seed)
+    given = method_options(method, rank, bits, proportion, seed, option)
     options = methods.options(chosen, given)
     known = zoo.get(architecture)
-    arguments = parse_pairs(argument)
+    arguments = parse_pairs("--argument", argument)
     schema, names = known.schema(arguments), known.learnable(arguments)
     learnt = sum(_count(chosen, schema[name], options) for name in names)
     if as_json:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from server.cli.listing import add_list
-from server.cli.options import SERVER, Json, Key, Server, connect
+from server.cli.options import SERVER, Json, Key, Server, connect, parse_pairs
 from server.cli.output import show_record
-from server.errors import BadCommand
 
 app = typer.Typer(help="Models: named architectures.", no_args_is_help=True)
 COLUMNS = ("id", "name", "architecture", "arguments", "schema_digest", "created_at")
@@ -34,7 +32,11 @@ def create(
     key: Key = None,
 ) -> None:
     """Create a model."""
-    body = {"name": name, "architecture": architecture, "arguments": parse_pairs(argument)}
+    body = {
+        "name": name,
+        "architecture": architecture,
+        "arguments": parse_pairs("--argument", argument),
+    }
     with connect(server, key) as client:
         show_record(client.post("/models", body), as_json, COLUMNS)
 
@@ -47,17 +49,3 @@ def show(name: str, as_json: Json = False, server: Server = SERVER, key: Key = N
     """Show one model; with --json also its schema."""
     with connect(server, key) as client:
         show_record(client.get(f"/models/{quote(name, safe='')}"), as_json, COLUMNS)
-
-
-def parse_pairs(pairs: list[str] | None) -> dict[str, Any]:
-    """`name=value` words as a dict; values are JSON where they can be, else text."""
-    parsed: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise BadCommand("invalid", f"--argument: {pair!r} is not name=value")
-        try:
-            parsed[name] = json.loads(value)
-        except ValueError:
-            parsed[name] = value
-    return parsed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
 
 from server.cli.client import DEFAULT_SERVER, Client
+from server.errors import BadCommand
 from shared import methods
 from shared.errors import BadConfig, BadMethod
 
@@ -30,6 +32,10 @@ Proportion = Annotated[
     float | None, typer.Option("--proportion", help="Share of the weights that are learnt.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the mask or the random side.")]
+More = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Another option of the method, as NAME=VALUE; may be repeated."),
+]
 
 Golden = Annotated[
     int | None,
@@ -58,15 +64,34 @@ def parse_shape(text: str | None) -> list[int] | None:
         raise BadConfig("invalid", f"--golden-shape: {text!r} is no shape as 3,32,32") from error
 
 
+def parse_pairs(flag: str, pairs: list[str] | None) -> dict[str, Any]:
+    """`name=value` words as a dict; values are JSON where they can be, else text.
+
+    Raises BadCommand, which names the `flag` that was given them.
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise BadCommand("invalid", f"{flag}: {pair!r} is not name=value")
+        try:
+            parsed[name] = json.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed
+
+
 def method_options(
     method: str,
     rank: int | None = None,
     bits: int | None = None,
     proportion: float | None = None,
     seed: int | None = None,
+    more: list[str] | None = None,
 ) -> dict[str, Any]:
     """The options that were given, checked against the method. Raises BadMethod."""
     given = {"rank": rank, "bits": bits, "proportion": proportion, "seed": seed}
+    given |= parse_pairs("--option", more)
     chosen = {name: value for name, value in given.items() if value is not None}
     known = methods.get(method).Options.model_fields
     unknown = [name for name in chosen if name not in known]

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server.cli.models import Arguments, parse_pairs
+from server.cli.models import Arguments
 from server.cli.options import (
     Bits,
     Golden,
     GoldenShape,
     Json,
     Method,
+    More,
     Proportion,
     Rank,
     Seed,
     method_options,
+    parse_pairs,
     parse_shape,
 )
 from server.cli.output import show_record
@@ -46,6 +48,7 @@ def build(
     bits: Bits = None,
     proportion: Proportion = None,
     seed: Seed = None,
+    option: More = None,
     model: Annotated[str, typer.Option("--model", help="Name to write into the package.")] = "",
     golden: Golden = None,
     golden_shape: GoldenShape = None,
@@ -65,8 +68,10 @@ def build(
     expected = None
     if golden is not None:
         shape = parse_shape(golden_shape)
-        expected = _expected(golden, shape, golden_samples, architecture, parse_pairs(argument))
-    options = method_options(method, rank, bits, proportion, seed)
+        expected = _expected(
+            golden, shape, golden_samples, architecture, parse_pairs("--argument", argument)
+        )
+    options = method_options(method, rank, bits, proportion, seed, option)
     if base is None and methods.get(method).needs_base:
         raise BadConfig("missing", f"--base: {method} starts from the weights that devices hold")
     built = build_package(base, target, method, options, output, model, golden=expected)

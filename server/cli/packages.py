@@ -18,6 +18,7 @@ from server.cli.options import (
     Limit,
     Method,
     ModelFilter,
+    More,
     Proportion,
     Rank,
     Seed,
@@ -50,6 +51,7 @@ def build(
     bits: Bits = None,
     proportion: Proportion = None,
     seed: Seed = None,
+    option: More = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Measure a lossy result on this dataset.")
     ] = None,
@@ -77,7 +79,7 @@ def build(
     key: Key = None,
 ) -> None:
     """Fit a method to two versions, without training; a lossy one makes a new version."""
-    options = method_options(method, rank, bits, proportion, seed)
+    options = method_options(method, rank, bits, proportion, seed, option)
     chosen = {"id": method, "options": options}
     asked: dict[str, Any] = {
         "dataset": dataset,

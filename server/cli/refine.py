@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from server.cli.client import Client, Failed, Refused
-from server.cli.models import parse_pairs
 from server.cli.options import (
     SERVER,
     Bits,
@@ -22,12 +21,14 @@ from server.cli.options import (
     Limit,
     Method,
     ModelFilter,
+    More,
     Proportion,
     Rank,
     Seed,
     Server,
     connect,
     method_options,
+    parse_pairs,
 )
 from server.cli.output import show_page, show_record
 from shared.wire import Problem
@@ -66,6 +67,7 @@ def refine(
     bits: Bits = None,
     proportion: Proportion = None,
     seed: Seed = None,
+    option: More = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
     recipe: Annotated[
         list[str] | None,
@@ -85,14 +87,15 @@ def refine(
     key: Key = None,
 ) -> None:
     """Learn a small change of a version from new data, and publish the update."""
+    options = method_options(method, rank, bits, proportion, seed, option)
     body = {
         "model": model,
         "base": base,
         "dataset": dataset,
         "evaluation_dataset": evaluation,
-        "method": {"id": method, "options": method_options(method, rank, bits, proportion, seed)},
-        "recipe": parse_pairs(recipe) | ({"epochs": epochs} if epochs else {}),
-        "target_arguments": parse_pairs(target_argument) or None,
+        "method": {"id": method, "options": options},
+        "recipe": parse_pairs("--recipe", recipe) | ({"epochs": epochs} if epochs else {}),
+        "target_arguments": parse_pairs("--target-argument", target_argument) or None,
     }
     with connect(server, key) as client:
         started = client.post("/refinements", body)

@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from server.cli.models import parse_pairs
-from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect
+from server.cli.options import SERVER, Cursor, Json, Key, Limit, Server, connect, parse_pairs
 from server.cli.output import show_page, show_record, transfer
 
 app = typer.Typer(help="Versions: immutable weights of a model.", no_args_is_help=True)
@@ -69,7 +68,7 @@ def upload(
             file,
             advance,
             new_schema=new_schema or None,
-            arguments=json.dumps(parse_pairs(argument)) if argument else None,
+            arguments=json.dumps(parse_pairs("--argument", argument)) if argument else None,
             parent=parent,
         )
     show_record(version, as_json, COLUMNS)

@@ -62,7 +62,8 @@ class Coded:
     def _factors(self, spec: TensorSpec, W: Matrix, parameters: Parameters) -> Sent | None:
         """None where `direct` is as small, or the only way that every device decodes alike."""
         count = self.method.count(*spec.matrix, self.options)
-        if count >= spec.size or isinstance(self.method, methods.Direct):
+        larger = count >= spec.size and not self.method.every_weight
+        if larger or isinstance(self.method, methods.Direct):
             return None
         try:
             return self._judged(spec, W, parameters, count, caution=1.0)

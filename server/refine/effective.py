@@ -91,6 +91,11 @@ class Clone:
         logits: Tensor = functional_call(self.module, dict(self.weights()), (images,))
         return logits
 
+    def penalty(self) -> Tensor | float:
+        """What the parametrisations add to the loss."""
+        terms = [matrix.penalty() for matrix in self.matrices.values()]
+        return sum((term for term in terms if term is not None), 0.0)
+
     def has_shape_of(self, name: str, tensor: Tensor | None) -> bool:
         """Whether a tensor of the clone has the shape of another."""
         return tensor is not None and tensor.shape == self._shapes[name]
@@ -146,7 +151,7 @@ def _reparam(
         return dense
     if not isinstance(method, LossyMethod) or method.id == "direct":
         return _at_rate(dense, plan)
-    if method.count(W.shape[0], W.shape[1], plan.options) >= W.size:
+    if not method.every_weight and method.count(W.shape[0], W.shape[1], plan.options) >= W.size:
         return dense
     try:
         frozen = method.prepare(W, name, plan.options)

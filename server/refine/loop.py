@@ -113,7 +113,7 @@ def _step(
         group["lr"] = group["top"] * share
     loss = cross_entropy(clone(images), labels, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    (loss + clone.penalty()).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach()
 

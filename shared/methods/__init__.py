@@ -15,6 +15,7 @@ from shared.methods.lra import LowRankApproximation
 from shared.methods.lru import LowRankUpdate
 from shared.methods.ml import MappingLearning, MappingLearningDelta
 from shared.methods.rm import RandomMask
+from shared.methods.sparse import Sparse
 from shared.package import PackageHeader
 
 __all__ = [
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {
         LowRankApproximation(),
         LowRankUpdate(),
         RandomMask(),
+        Sparse(),
         Direct(),
         Xor(),
         Full(),

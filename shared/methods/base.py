@@ -115,6 +115,8 @@ class LossyMethod(Method):
     from_zero: ClassVar[bool] = False
     #: Parameters of zero leave the weights as they are.
     keeps_base: ClassVar[bool] = True
+    #: It learns each weight: what it saves is bits, not parameters.
+    every_weight: ClassVar[bool] = False
 
     @abc.abstractmethod
     def count(self, o: int, i: int, options: Any) -> int:

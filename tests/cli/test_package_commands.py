@@ -23,6 +23,7 @@ OPTIONS = {
     "lra": ["--rank", 4, "--bits", 6],
     "lru": ["--rank", 2, "--seed", 3],
     "rm": ["--proportion", 0.2],
+    "sparse": ["--option", "step=0.1"],
 }
 
 

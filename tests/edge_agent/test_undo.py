@@ -346,6 +346,7 @@ def admitted(package: Path) -> Any:
 METHODS: dict[str, dict[str, float]] = {
     "ka": {"rank": 2},
     "rm": {"proportion": 0.1},
+    "sparse": {"step": 0.01},
     "direct": {},
     "xor": {},
     "full": {},

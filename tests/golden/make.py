@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, float]] = {
     "lra": {"rank": 4},
     "lru": {"rank": 3, "seed": 7},
     "rm": {"proportion": 0.2, "seed": 7},
+    "sparse": {"step": 0.1},
     "direct": {"bits": 6},
     "xor": {},
     "full": {},

@@ -22,6 +22,7 @@ LOSSY: dict[str, dict[str, Any]] = {
     "lra": {"rank": 2},
     "lru": {"rank": 2},
     "rm": {"proportion": 0.5},
+    "sparse": {},
     "direct": {},
 }
 Tensors = dict[str, tuple[str, Any]]

@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lra": {"rank": 1},
     "lru": {"rank": 1},
     "rm": {"proportion": 0.5},
+    "sparse": {},
     "direct": {},
     "xor": {},
     "full": {},

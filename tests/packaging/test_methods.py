@@ -53,6 +53,7 @@ LOSSY = {
     "lra": {"rank": 2},
     "lru": {"rank": 2, "seed": 3},
     "rm": {"proportion": 0.3, "seed": 5},
+    "sparse": {"step": 0.05},
     "direct": {},
 }
 
@@ -140,6 +141,9 @@ class Built:
         R = self.method.prepare(W.numpy(), "w", self.options)["R"]
         return W + (q * step).reshape(W.shape[0], -1) @ torch.from_numpy(R)
 
+    def _sparse(self, W: torch.Tensor, q: torch.Tensor, step: float) -> torch.Tensor:
+        return W + q.reshape(W.shape) * step
+
     def _rm(self, W: torch.Tensor, q: torch.Tensor, step: float) -> torch.Tensor:
         mask = torch.from_numpy(self.method.prepare(W.numpy(), "w", self.options)["mask"])
         return W.masked_scatter(mask, W[mask] + q * step)
@@ -201,11 +205,15 @@ def member(method: Any, W: Matrix, options: Any, rng: np.random.Generator) -> Ma
         "lra": {"L": (o, r), "R": (r, i)},
         "lru": {"L": (o, r)},
         "rm": {"values": (int(method.prepare(W, "w", options).get("mask", np.zeros(0)).sum()),)},
+        "sparse": {"change": (o, i)},
         "direct": {"change": (o, i)},
     }[method.id]
     parameters = {name: rng.standard_normal(shape) * 0.1 for name, shape in shapes.items()}
     if method.id == "ka":
         parameters["U"][:] = 0.0
+    if method.id == "sparse":
+        step = method.prepare(W, "w", options)["step"].value
+        parameters["change"] = np.rint(parameters["change"] / step) * step
     return W + method.effect(W, parameters, "w", options)
 
 

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lra": {"rank": 8},
     "lru": {"rank": 4},
     "rm": {"proportion": 0.1},
+    "sparse": {},
 }
 
 

@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lra": {"rank": 9},
     "lru": {"rank": 2},
     "rm": {"proportion": 0.1},
+    "sparse": {},
     "direct": {},
 }
 

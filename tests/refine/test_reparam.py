@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lra": {"rank": 3},
     "lru": {"rank": 3},
     "rm": {"proportion": 0.3},
+    "sparse": {},
     "direct": {},
 }
 SHAPES = [(8, 12), (12, 8), (16, 9), (1, 6)]
@@ -47,7 +48,7 @@ def test_every_method_can_be_trained() -> None:
     assert set(REPARAMS) == set(methods.METHODS)
 
 
-@pytest.mark.parametrize("id_", ["ka", "ml_delta", "lru", "rm", "direct"])
+@pytest.mark.parametrize("id_", ["ka", "ml_delta", "lru", "rm", "sparse", "direct"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_starts_at_the_base(id_: str, shape: tuple[int, int]) -> None:
     W = _matrix(shape)
@@ -91,7 +92,7 @@ def test_every_parameter_is_learnt(id_: str) -> None:
 def test_a_step_moves_the_weights_in_their_own_units(id_: str) -> None:
     """The same parameters mean the same relative change, whatever the scale of the layer."""
     changes = []
-    for scale in (1.0, 100.0):
+    for scale in (1.0, 128.0):
         W = _matrix((8, 12)) * scale
         reparam, _, _ = _reparam(id_, W)
         before = reparam.effective().detach().clone()
@@ -135,3 +136,24 @@ def test_constant_and_zero_matrices_can_learn() -> None:
         new = W + method.effect(W, reparam.values(), "layer", options)
         np.testing.assert_allclose(reparam.effective().detach(), new, atol=1e-6)
         assert np.abs(new - W).max() > 0.01
+
+
+def test_a_rare_symbol_costs_its_sign_and_its_surprise() -> None:
+    reparam, _, options = _reparam("sparse", _matrix((8, 12)))
+    (c,) = reparam.parameters().values()
+    with torch.no_grad():
+        c.view(-1)[:6] = torch.tensor([1.0, -1.0, 2.0, 1.0, 1.0, -1.0])
+    surprise = 1 + np.log2((96 - 6) / 6)
+    penalty = reparam.penalty()
+    assert penalty is not None
+    assert float(penalty.detach()) == pytest.approx(options.rate * surprise / 8 * 7)
+    assert _reparam("rm", _matrix((8, 12)))[0].penalty() is None
+
+
+def test_changes_of_less_than_half_a_step_are_none() -> None:
+    reparam, _, _ = _reparam("sparse", W := _matrix((8, 12)))
+    (c,) = reparam.parameters().values()
+    with torch.no_grad():
+        c.fill_(0.49)
+    assert not reparam.values()["change"].any()
+    np.testing.assert_array_equal(reparam.effective().detach(), W.astype(np.float32))

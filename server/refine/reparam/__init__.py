@@ -9,6 +9,7 @@ from server.refine.reparam.lra import LowRankApproximation
 from server.refine.reparam.lru import LowRankUpdate
 from server.refine.reparam.ml import MappingLearning, MappingLearningDelta
 from server.refine.reparam.rm import RandomMask
+from server.refine.reparam.sparse import Sparse
 
 __all__ = ["REPARAMS", "Dense", "Reparam", "Site"]
 
@@ -20,6 +21,7 @@ REPARAMS: dict[str, type[Reparam]] = {
     "lra": LowRankApproximation,
     "lru": LowRankUpdate,
     "rm": RandomMask,
+    "sparse": Sparse,
     "direct": Dense,
     "xor": Dense,
     "full": Dense,

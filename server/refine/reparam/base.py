@@ -70,6 +70,10 @@ class Reparam(abc.ABC):
     def effective(self) -> Tensor:
         """The new weights (o, i), float32, differentiable."""
 
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss, if anything: a scalar, differentiable."""
+        return None
+
     @abc.abstractmethod
     def values(self) -> Values:
         """The method's parameters as `shared.methods` names them, in the units of the weights."""

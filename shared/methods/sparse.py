@@ -1,0 +1,79 @@
+"""`sparse`: a change of every weight on a coarse grid, most of it zeros.
+
+What the paper's methods save in parameters, this saves in bits: the change is trained on its grid
+under a rate term (`server.refine.reparam.sparse`), so that few weights move, by one step or two,
+and gaps cost what entropy says (`shared.gap_coding`). It needs no factorisation and serves layers
+of any kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from shared.coding import SymbolSource
+from shared.grid import Step, step_at_least
+from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Symbols, Tensor, read
+from shared.svd import Matrix
+from shared.tensors import CHUNK_ELEMENTS
+
+
+class SparseOptions(LossyOptions):
+    """Options of `sparse`."""
+
+    step: float = Field(
+        default=0.7, gt=0, le=16, description="step of the grid over the spread of the weights"
+    )
+    rate: float = Field(
+        default=1e-5, ge=0, le=1, description="what a byte costs, in units of the training loss"
+    )
+
+
+class Sparse(LossyMethod):
+    """Parameters: `change` (o, i), in the units of the weights. Frozen: `step`, of the grid."""
+
+    id = "sparse"
+    summary = "few steps of a coarse grid, trained under what they cost"
+    every_weight = True
+    Options = SparseOptions
+
+    def count(self, o: int, i: int, options: SparseOptions) -> int:
+        """Every weight is learnt."""
+        return o * i
+
+    def prepare(self, W: Matrix, name: str, options: SparseOptions) -> dict[str, Any]:
+        """The step of the grid; raises BadMethod where the weights leave none."""
+        return {"step": _step(W, options)}
+
+    def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
+        """The difference."""
+        return {"change": target - W}
+
+    def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
+        """The change itself."""
+        return parameters["change"].reshape(W.shape)
+
+    def code(
+        self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
+    ) -> Code:
+        """The nearest multiples of the step."""
+        step, top = _step(W, options), (1 << options.bits - 1) - 1
+        symbols = np.rint(np.ravel(parameters["change"]) / step.value)
+        return Code([np.clip(symbols, -top, top).astype(np.int64)], (step,))
+
+    def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
+        """The symbols are the change."""
+        size = tensor.o * tensor.i
+        symbols.start()
+        for start in range(0, size, CHUNK_ELEMENTS):
+            yield read(symbols, min(CHUNK_ELEMENTS, size - start), tensor.options.bits)
+
+
+def _step(W: Matrix, options: SparseOptions) -> Step:
+    """That share of the spread; of the largest weight where all are equal, of 1 where all are 0."""
+    largest = float(np.abs(W).max(initial=0.0)) or 1.0
+    spread = largest * float((W / largest).std())  # squares of the weights themselves may overflow
+    return step_at_least(options.step * (spread or largest))
