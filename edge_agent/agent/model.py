@@ -64,8 +64,8 @@ class Installation:
         self.slots = self._storage(found)
         self.slots.prepare()
         self.journal = found or self._first_journal()
-        if self.journal.state == "idle":  # an agent may have been killed while it brought packages
-            self.slots.keep_packages(())
+        if self.journal.state == "idle":  # the one before was killed, or has lost its journal
+            self.slots.tidy()
         self.runtime: Runtime = open_runtime(model, config, device.beat)
 
     def _storage(self, journal: Journal | None) -> Storage:
@@ -76,6 +76,7 @@ class Installation:
 
     def _first_journal(self) -> Journal:
         """The journal of a device that has none: what the slots hold is found by reading them."""
+        self.slots.recover()
         if self.config.initial:
             self.slots.adopt(self.config.initial)
         self._persist(Journal(slots=self.slots.survey()))
@@ -181,6 +182,14 @@ class Installation:
             return True
         self.enter(self.journal.state, slots=without(self.journal.slots, name))
         return False
+
+    def surveyed(self) -> dict[SlotName, Held]:
+        """What the slots hold, by reading them, and what is known of those that are unchanged."""
+        known = self.journal.slots
+        return {
+            name: known[name] if name in known and known[name].digest == held.digest else held
+            for name, held in self.slots.survey().items()
+        }
 
     def base(self) -> SlotName | None:
         """The slot that the first package starts from; None if it needs none."""

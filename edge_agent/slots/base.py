@@ -19,17 +19,21 @@ nothing. What a mode leaves behind on purpose is removed by `tidy` when the mode
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
 from edge_agent import files
 from edge_agent.config import StorageMode
+from edge_agent.errors import AgentError
 from edge_agent.heavy import Heavy
 from edge_agent.journal import Held, Journal, SlotName
 from edge_agent.slots.directory import SLOTS, Directory
 from edge_agent.trust import Promise
 from shared.errors import BadWeights
+
+_log = logging.getLogger(__name__)
 
 
 class Storage(Directory, ABC):
@@ -50,6 +54,7 @@ class Storage(Directory, ABC):
     def adopt(self, initial: Path) -> None:
         """Take in the weights that the device was delivered with, if there are none yet.
 
+        Where it was interrupted, it goes on; weights that are not those are not put into use.
         Raises BadWeights where `initial` is not a weights file.
         """
         if not any(self.path(name).exists() for name in SLOTS):
@@ -58,8 +63,10 @@ class Storage(Directory, ABC):
             if self._heavy.digest(initial) is None:
                 raise BadWeights("malformed", f"{initial} is not a weights file")
             files.copy(initial, self.path("a"))
-        if self.current() is None and self.path("a").exists():
-            self.point_to("a")
+        if self.current() is None:
+            found = self.digest("a")
+            if found and found == self._heavy.digest(initial):
+                self.point_to("a")
 
     def digest(self, name: SlotName) -> str | None:
         """The weights digest of what a slot holds now, read from the disk; None if unreadable."""
@@ -75,6 +82,27 @@ class Storage(Directory, ABC):
         """What the slots hold, by reading them: for a device without a journal."""
         found = {name: self.digest(name) for name in SLOTS}
         return {name: Held(digest=digest) for name, digest in found.items() if digest}
+
+    def undo_change(self, name: SlotName) -> bool:
+        """Change a slot back by the undo file; False where one of the two is damaged."""
+        try:
+            self._heavy.toggle(self.path(name), self.undo, "old")
+        except AgentError as error:
+            if error.code != "agent.slot_damaged":
+                raise
+            _log.error("%s", error)
+            return False
+        return True
+
+    def recover(self) -> None:
+        """Undo a change in place that was under way, where no journal says how far it came.
+
+        There is no link then. Of two slots, nobody knows which one it was.
+        """
+        there = [name for name in SLOTS if self.path(name).exists()]
+        is_under_way = self.undo.exists() and self.current() is None and len(there) == 1
+        if is_under_way and self.undo_change(there[0]):
+            self.point_to(there[0])
 
     def tidy(self) -> None:
         """Remove all that only an update under way needs."""

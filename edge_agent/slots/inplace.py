@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from edge_agent import files
 from edge_agent.config import StorageMode
-from edge_agent.errors import AgentError
 from edge_agent.journal import Journal, SlotName
 from edge_agent.slots.directory import SLOTS
 from edge_agent.slots.two import TwoSlots
@@ -62,20 +61,15 @@ class OneFile(TwoSlots):
 
     def go_back(self, journal: Journal) -> bool:
         """Change the file back; weights that are not whole are not to be found."""
+        previous = journal.previous
+        if previous is None or previous != journal.fill:
+            return super().go_back(journal)
         files.remove(self.link)
-        if not self.overwrites(journal):
-            return journal.previous is None
-        assert journal.fill is not None
-        try:
-            if self.undo.exists():  # else it is done, and was interrupted when all was tidied up
-                self._heavy.toggle(self.path(journal.fill), self.undo, "old")
-        except AgentError as error:
-            if error.code != "agent.slot_damaged":
-                raise
-            return False
+        if self.undo.exists():  # else it is done, and was interrupted when all was tidied up
+            self.undo_change(previous)
         is_whole = self._is_whole(journal)
         if is_whole:
-            self.point_to(journal.fill)
+            self.point_to(previous)
         return is_whole
 
     def keep(self, journal: Journal) -> None:

@@ -112,3 +112,24 @@ def test_what_it_needs_is_little_where_it_writes_over_the_old(storage: Storage, 
     large = 1 << 40
     needed = storage.needed([large], storage.fill(), "a")
     assert (needed >= large) == storage.keeps_previous
+
+
+def test_weights_in_the_other_slot_are_undone_too(storage: Storage, shelf: Any) -> None:
+    """They are there in mode `inplace` as well, where it was `ab` before."""
+    storage.path("b").write_bytes(shelf.weights[2].read_bytes())
+    before = Held(digest=shelf.digests[1])
+    journal = Journal(state="swapping", fill="b", previous="a", before=before)
+    storage.switch(journal)
+    assert in_use(storage) == shelf.digests[2]
+    for _ in range(2):
+        assert storage.go_back(journal)
+        assert in_use(storage) == shelf.digests[1]
+
+
+def test_only_delivered_weights_are_taken_for_them(storage: Storage, shelf: Any) -> None:
+    """The link is gone, and what lies in the slot came from somewhere else."""
+    storage.link.unlink()
+    storage.adopt(shelf.weights[2])
+    assert storage.current() is None
+    storage.adopt(shelf.weights[1])  # as after a crash between the copy and the link
+    assert in_use(storage) == shelf.digests[1]
