@@ -7,6 +7,8 @@ hears of each update at least once, and can tell a repetition from a copy of the
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,15 +63,14 @@ class Outbox:
         self._persist(self._state.counter, self._state.pending, inventory)
 
     def add(self, *reports: Report, told: str | None = None) -> None:
-        """Persist reports under the next counters, but those that are waiting already.
+        """Persist reports under the next counters, but those that were added already and wait.
 
-        The step that adds them may be repeated after a crash, hence the look at what waits. `told`:
-        the inventory that they tell.
+        The step that adds them may be repeated after a crash. `told`: the inventory that they tell.
         """
         waiting = [Report.model_validate_json(body) for body in self._state.pending]
         counter, pending = self._state.counter, list(self._state.pending)
         for report in reports:
-            if not any(_same_update(report, other) for other in waiting):
+            if not any(_same_update(report, other) for other in _latest(report, waiting)):
                 counter += 1
                 pending.append(report.model_copy(update={"counter": counter}).model_dump_json())
         if counter > self._state.counter or told:
@@ -91,6 +92,17 @@ class Outbox:
         state = _Persisted(counter=counter, pending=pending, told=told or self._state.told)
         files.write(self._path, state.model_dump_json().encode(), files.PRIVATE)
         self._state = state
+
+
+def _latest(report: Report, waiting: list[Report]) -> Iterator[Report]:
+    """Those that it may repeat: the last one of its model, as all may happen again some time.
+
+    An update may be put off for one reason and another in turns: all those at the end, then.
+    """
+    of_model = (other for other in reversed(waiting) if other.model == report.model)
+    if report.state == "deferred":
+        return takewhile(lambda other: other.state == "deferred", of_model)
+    return islice(of_model, 1)
 
 
 def _same_update(one: Report, other: Report) -> bool:

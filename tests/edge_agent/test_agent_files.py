@@ -18,7 +18,7 @@ from edge_agent.reconstitute import reconstitute, result_sizes
 from edge_agent.report import Outbox
 from edge_agent.slots import Directory
 from shared.errors import BadPackage, NoSpace
-from shared.wire import Report
+from shared.wire import Fault, Report
 
 
 def report(version: int) -> Report:
@@ -176,6 +176,29 @@ def test_the_outbox_counts_on_after_a_restart(tmp_path: Path) -> None:
     again = Outbox(path)
     assert again.pending == 2
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_happens_once_more_is_told_once_more(tmp_path: Path) -> None:
+    """Without a server: a bundle, gone back from by hand, and the same bundle again."""
+    outbox = Outbox(tmp_path / "reports.json")
+    back = report(1).model_copy(update={"result": "failed_rolled_back", "state": "rolled_back"})
+    for told in (report(1), back, report(1), report(2), report(1)):
+        outbox.add(told)
+    assert outbox.pending == 5
+
+
+def test_what_is_put_off_for_changing_reasons_is_told_of_once_for_each(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "reports.json")
+    outbox.add(report(1))
+    for _ in range(3):
+        for code in ("storage.no_space", "link.metered"):
+            fault = Fault(code=code, message="not now")
+            outbox.add(
+                report(2).model_copy(
+                    update={"result": "failed_no_change", "state": "deferred", "error": fault}
+                )
+            )
+    assert outbox.pending == 3
 
 
 def test_the_outbox_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
