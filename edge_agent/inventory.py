@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edge_agent import __version__, files
@@ -40,7 +40,7 @@ def attributes(configured: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value} | dict(configured)
 
 
-def told(attributes: Mapping[str, str], capabilities: Capabilities) -> str:
+def told(attributes: Mapping[str, str], capabilities: Capabilities, models: Iterable[str]) -> str:
     """All of it as one text, by which a change is found; free space changes all the time."""
     decodes = capabilities.model_copy(update={"free_bytes": None})
-    return f"{sorted(attributes.items())} {decodes.model_dump_json()}"
+    return f"{sorted(attributes.items())} {decodes.model_dump_json()} {sorted(models)}"

@@ -22,7 +22,8 @@ class Teller:
         self._config, self._device, self._models = config, device, models
         self._identity = config.state_dir / "identity.json"
         self._attributes = attributes(config.attributes)
-        self._is_known = self._is_up_to_date = False
+        self._is_known = False
+        self._checked: set[str] = set()
 
     def introduce(self) -> None:
         """Use the device's own token, or get one."""
@@ -30,18 +31,18 @@ class Teller:
             self._enrol()
 
     def note_changes(self) -> None:
-        """Persist a report of what the server has not heard of: another agent's abilities, say.
+        """Persist a report of what the server has not heard of: another model, say.
 
         After the first poll, which need not wait until it is known what this machine can do.
         """
-        if not self._is_known or self._is_up_to_date:
+        if not self._is_known or self._checked == self._names():
             return
         if isinstance(self._device.heavy.about().fault, AgentError):
             return  # the child died before it could say; it is asked again
         inventory = self._inventory()
         if self._device.outbox.told != inventory:
             self._device.outbox.add(*self._holdings(), told=inventory)
-        self._is_up_to_date = True
+        self._checked = self._names()
 
     def send(self) -> None:
         """Send the reports that wait. Raises ServerAway."""
@@ -91,7 +92,11 @@ class Teller:
         return Identity(server=self._config.server, device_id=given.device_id, token=given.token)
 
     def _inventory(self) -> str:
-        return told(self._attributes, self._device.capabilities())
+        return told(self._attributes, self._device.capabilities(), self._names())
+
+    def _names(self) -> set[str]:
+        """The models that are open; others may come."""
+        return {model.model for model in self._models}
 
 
 def _holding(model: Installation) -> HeldModel:

@@ -58,6 +58,22 @@ def test_an_agent_that_was_updated_says_what_it_can_do_now(
     assert report.capabilities.agent == "99.0"
 
 
+def test_a_model_that_is_configured_later_is_told_of(bench: Any, plane: Any, shelf: Any) -> None:
+    bench.round()
+    initial = bench.config.state_dir / "faces.safetensors"
+    bench.settings["models"]["faces"] = {"initial": str(initial)}
+    assert bench.round() == ["weights.not_found"]
+    assert plane.reports == []
+    with bench.running() as agent:
+        assert agent.round()[1] == []
+        initial.write_bytes(shelf.weights[1].read_bytes())
+        for _ in range(2):
+            assert agent.round()[1] == []
+    told = {report.model: report.weights_digest for report in plane.reports}
+    assert told == {"digits": None, "faces": shelf.digests[1]}
+    assert len(plane.reports) == 2
+
+
 def test_a_change_is_not_lost_while_the_server_is_away(bench: Any, plane: Any) -> None:
     bench.round()
 
