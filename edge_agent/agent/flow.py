@@ -22,8 +22,9 @@ from edge_agent.agent.offers import was_left
 from edge_agent.agent.window import seconds_until
 from edge_agent.download import SLICE_SECONDS
 from edge_agent.errors import AgentError, HealthError, LinkHeld, OutsideWindow
-from edge_agent.journal import Held
+from edge_agent.journal import Held, SlotName
 from edge_agent.runtimes import Weights
+from shared.errors import BadPackage
 from shared.wire import Fault, Result, State
 
 _log = logging.getLogger(__name__)
@@ -106,10 +107,17 @@ class Steps(Installation):
         if self.slots.digest(fill) != target.weights_digest:
             base = self.base()
             if base != fill:
+                self._check_base(base)
                 self.enter("reconstituting", slots=without(journal.slots, fill))
                 files.remove(self.slots.path(fill))
             self._apply(self._base_path())
         self.enter("staged", slots={**self.journal.slots, fill: self._made(used=False)})
+
+    def _check_base(self, base: SlotName | None) -> None:
+        """Raise BadPackage before good weights are given up for what cannot be made."""
+        slots = self.journal.slots
+        if base and self.fill in slots and self.slots.digest(base) != slots[base].digest:
+            raise BadPackage("wrong_base", f"slot {base} is not what the package starts from")
 
     def _apply(self, base: Path | None) -> None:
         """Apply the packages one after the other; after a restart, those that are left."""
@@ -169,14 +177,17 @@ class Steps(Installation):
     def _say_what_was_left(self) -> None:
         """Report that the weights which were in use are not any more; they are not to come back."""
         left, previous = self.journal.before, self.journal.previous
-        if left is None or previous is None:
+        if left is None or previous is None:  # they were damaged
+            self.report("committed")
             return
-        unused = left.model_copy(update={"used": False})
+        slots = dict(self.journal.slots)
+        if previous in slots:
+            slots[previous] = left.model_copy(update={"used": False})
         told = f"somebody went back to version {self.target.version}"
         self.enter(
             "committed",
             left=left,
-            slots={**self.journal.slots, previous: unused},
+            slots=slots,
             error=Fault(code="agent.rolled_back_by_hand", message=told),
         )
         self.report("failed_rolled_back", "rolled_back", left)

@@ -28,7 +28,8 @@ Outcome: TypeAlias = Literal["away", "again", "absent", "deferred", "rolled_back
 
 #: Nobody knows whose fault it is.
 _UNKNOWN = frozenset({"agent.worker_died", "agent.unexpected"})
-_TRANSIENT = frozenset({"trust.wrong_length", "trust.wrong_hash"})
+#: Bytes came wrong; or, after `downloading`, they were damaged on the disk and are to come again.
+_WRONG_BYTES = frozenset({"trust.wrong_length", "trust.wrong_hash"})
 
 
 def outcome_of(error: WeftError, state: State) -> Outcome:
@@ -43,7 +44,9 @@ def outcome_of(error: WeftError, state: State) -> Outcome:
         return "deferred" if state in BEFORE_SWAPPING else "again"
     if state in ENDING or isinstance(error, (Unreachable, DownloadError)):
         return "again"
-    if error.code in _UNKNOWN or (state == "downloading" and error.code in _TRANSIENT):
+    if error.code in _WRONG_BYTES:
+        return "again" if state == "downloading" else "deferred"
+    if error.code in _UNKNOWN:
         return "again"
     return _end_of(state)
 

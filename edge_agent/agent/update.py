@@ -17,7 +17,7 @@ from edge_agent.api import Backoff
 from edge_agent.config import ModelConfig
 from edge_agent.errors import AgentError, HealthError, RuntimeAway, ServerAway, WrongWeights
 from edge_agent.journal import Target
-from shared.errors import WeftError
+from shared.errors import BadWeights, WeftError
 from shared.wire import DesiredModel, Fault, State
 
 #: The longest pause after errors of a link; what is put off for no known time is tried again once
@@ -239,11 +239,11 @@ class Update(Steps):
     def _end(self, state: State, error: WeftError, fault: Fault) -> None:
         """Enter the state in which the update ends because of `error`."""
         _log.error("%s: %s", self.model, error)
-        if error.code == "package.wrong_base":  # the slot is not what the journal says
-            self.enter(self.journal.state, slots=self.slots.survey())
         if state == "rolled_back":
             judged = "failed" if isinstance(error, HealthError) else "unverified"
             self.enter(state, error=fault, health=judged)
         else:
             wrong = error.tensor_digests if isinstance(error, WrongWeights) else None
-            self.enter(state, error=fault, tensor_digests=wrong)
+            is_damaged = error.code == "package.wrong_base" or isinstance(error, BadWeights)
+            slots = self.surveyed() if is_damaged else self.journal.slots
+            self.enter(state, error=fault, tensor_digests=wrong, slots=slots)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,41 @@ def test_a_damaged_slot_is_noticed_and_no_longer_reported(
     plane.offer(shelf, shelf.wanted(2, "full-2", 2))
     assert bench.round() == []
     assert bench.in_use() == shelf.digests[2]
+
+
+def test_a_slot_that_cannot_be_read_is_no_longer_reported(
+    bench: Any, plane: Any, shelf: Any
+) -> None:
+    bench.settings["models"][MODEL]["initial"] = str(shelf.weights[1])
+    bench.round()
+    (bench.folder / "slots" / "a.safetensors").write_bytes(b"short")
+    plane.offer(shelf, shelf.wanted(2, "xor-12", 1))
+    assert bench.round() == ["weights.malformed"]
+    assert (plane.reports[-1].result, plane.reports[-1].slots) == ("failed_no_change", [])
+
+
+def test_a_package_that_was_damaged_on_the_disk_is_downloaded_again(
+    bench: Any, plane: Any, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    with bench.running() as agent:
+        heavy = agent.updates[MODEL].device.heavy
+
+        def rot(packages: Any, base: Path | None) -> Any:
+            path = packages[0][0]
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+            monkeypatch.undo()
+            return heavy.inspect(packages, base)
+
+        monkeypatch.setattr(heavy, "inspect", rot)
+        assert [error.code for error in agent.turn()] == ["trust.wrong_hash"]
+        while not bench.in_use():
+            agent.clock.wait(agent.pause())
+            agent.turn()
+        assert 30 < agent.clock.now() - time.monotonic() < 300
+    assert bench.in_use() == shelf.digests[1]
+    assert [r.state for r in plane.reports] == ["deferred", "committed"]
+    assert len(plane.asked("/device/v1/packages")) == 2
 
 
 def test_a_lost_journal_is_made_anew_from_the_slots(bench: Any, plane: Any, shelf: Any) -> None:

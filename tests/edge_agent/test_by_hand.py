@@ -158,6 +158,30 @@ def test_an_order_that_cannot_be_carried_out_now_is_not_carried_out_later(
     assert at_two.in_use() == shelf.digests[2]
 
 
+def test_one_can_go_back_from_weights_that_were_damaged(
+    at_two: Any, plane: Any, shelf: Any
+) -> None:
+    slot = at_two.folder / "slots" / "b.safetensors"
+    slot.write_bytes(slot.read_bytes()[:-4] + b"\0\0\0\0")
+    plane.offer(shelf, shelf.wanted(3, "xor-23", assignment=6))
+    assert at_two.round() == ["package.wrong_base"]
+    assert go_back(at_two) == []
+    assert at_two.in_use() == shelf.digests[1]
+    assert load_journal(at_two.folder / "journal.json").slots["a"].used
+
+
+def test_going_back_from_weights_that_nobody_knows_is_reported_too(
+    at_two: Any, plane: Any, shelf: Any
+) -> None:
+    (at_two.folder / "slots" / "b.safetensors").write_bytes(b"short")
+    plane.offer(shelf, shelf.wanted(2, None, assignment=6))
+    assert at_two.round() == ["agent.no_such_weights"]
+    assert go_back(at_two) == []
+    report = plane.reports[-1]
+    assert (report.assignment, report.result) == (None, "committed")
+    assert (report.weights_digest, report.slots) == (shelf.digests[1], [shelf.digests[1]])
+
+
 def test_the_command(at_two: Any, shelf: Any) -> None:
     command = [sys.executable, "-m", "edge_agent.cli", "rollback", "--json"]
     done = subprocess.run(command, env=at_two.environment, capture_output=True, text=True)

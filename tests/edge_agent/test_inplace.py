@@ -279,3 +279,57 @@ def test_only_for_programs_that_hold_a_copy(tmp_path: Path) -> None:
         load_config(path, {})
     path.write_text(f"{good}[models.digits.runtime]\nkind = 'program'\nsocket = '/run/x'\n")
     assert load_config(path, {}).models[MODEL].storage == "inplace"
+
+
+def test_a_damaged_undo_file_costs_the_update_and_not_the_weights(
+    device: Any, plane: Any, shelf: Any
+) -> None:
+    plane.offer(shelf, shelf.wanted(2, "xor-12", 2))
+    assert killed(device, "swapping", "after") == -signal.SIGKILL
+    undo = device.folder / "undo"
+    undo.write_bytes(undo.read_bytes()[:-1] + b"x")
+    assert device.round() == ["agent.slot_damaged"]
+    assert (device.in_use(), device.leftovers()) == (shelf.digests[1], set())
+    (report,) = plane.reports
+    assert (report.result, report.slots) == ("failed_rolled_back", [shelf.digests[1]])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_without_a_journal_a_change_that_was_under_way_is_undone(
+    device: Any, plane: Any, shelf: Any, when: str
+) -> None:
+    """What the file holds was never judged, and may be neither old nor new."""
+    plane.offer(shelf, shelf.wanted(2, "xor-12", 2))
+    assert killed(device, "new", when) == -signal.SIGKILL
+    (device.folder / "journal.json").write_text("{")
+    plane.offer(shelf, None)
+    assert device.round() == []
+    assert (device.in_use(), device.leftovers()) == (shelf.digests[1], set())
+
+
+def test_without_a_journal_weights_that_are_not_whole_are_not_put_into_use(
+    device: Any, plane: Any, shelf: Any
+) -> None:
+    plane.offer(shelf, shelf.wanted(2, "xor-12", 2))
+    assert killed(device, "new", "after") == -signal.SIGKILL
+    (device.folder / "journal.json").write_text("{")
+    slot = device.folder / "slots" / "a.safetensors"
+    slot.write_bytes(slot.read_bytes()[:-40] + bytes(40))
+    plane.offer(shelf, None)
+    assert device.round() == []
+    assert (device.in_use(), device.leftovers()) == (None, set())
+
+
+def test_going_back_by_hand_to_a_slot_of_the_other_mode_leaves_one_file(
+    bench: Any, plane: Any, shelf: Any
+) -> None:
+    for version, package in ((1, "full-1"), (2, "xor-12")):
+        plane.offer(shelf, shelf.wanted(version, package, version))
+        assert bench.round() == []
+    bench.settings["models"][MODEL] = {"storage": "inplace", "runtime": RUNTIME}
+    with bench.running() as agent:
+        assert agent.go_back(MODEL) == []
+    assert (bench.in_use(), held(bench)) == (shelf.digests[1], ["a.safetensors"])
+    report = plane.reports[-1]
+    assert (report.assignment, report.result) == (2, "failed_rolled_back")
+    assert report.slots == [shelf.digests[1]]
