@@ -66,7 +66,7 @@ class Agent:
         self._open()
 
     def _open(self) -> None:
-        """Open each model; one that cannot be, as its `initial` is not there, is tried at each poll."""
+        """Open each model; one that cannot be (its `initial` may come) is tried at each poll."""
         for name in self._device.config.models:
             if name not in self.updates:
                 self._open_one(name)

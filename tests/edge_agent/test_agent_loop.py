@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from edge_agent.agent.outcomes import outcome_of
 from edge_agent.agent.window import seconds_until
 from edge_agent.config import load_config
 from edge_agent.errors import AgentError, RuntimeAway
+from edge_agent.heavy.inline import Inline
 from edge_agent.journal import load_journal
 from shared.errors import BadConfig, NoSpace
 
@@ -381,3 +383,24 @@ def test_a_model_that_cannot_be_opened_stops_no_other_and_comes_later(
         agent.clock.wait(agent.pause())
         assert codes(agent) == []
         assert agent.updates["early"].digest == shelf.digests[2]
+
+
+def test_a_child_that_dies_while_a_model_is_opened_stops_no_other(
+    bench: Any, plane: Any, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.settings["models"] = {"large": {"initial": str(shelf.weights[2])}, MODEL: {}}
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+
+    def die(_: Inline, path: Path) -> None:
+        raise AgentError("worker_died", f"{path}: killed by SIGKILL")
+
+    with monkeypatch.context() as little_memory:
+        little_memory.setattr(Inline, "digest", die)
+        opened = bench.running()
+        agent = opened.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(opened)
+        assert [error.code for error in agent.recover()] == ["agent.worker_died"]
+        assert codes(agent) == []
+        assert bench.in_use() == shelf.digests[1]
+        assert agent.updates["large"].digest == shelf.digests[2]
