@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edge_agent import files
 from edge_agent.config import StorageMode
@@ -114,7 +114,7 @@ def load_journal(path: Path) -> Journal | None:
         while fields["format"] != FORMAT:
             fields = MIGRATIONS[fields["format"]](fields)
         return Journal.model_validate(fields)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
