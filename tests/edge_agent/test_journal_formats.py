@@ -89,8 +89,17 @@ def test_a_swap_of_an_older_agent_is_rolled_back_to_what_was_in_use(left: Any, b
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "3", "{}", '{"format": 0}', '{"format": [2]}', '{"format": 2, "state": "?"}']
-    + ['{"format": 1, "settled": null, "slots": null}', '{"format": 1, "settled": 7, "slots": {}}'],
+    [
+        "",
+        "[]",
+        "3",
+        "{}",
+        '{"format": 0}',
+        '{"format": [2]}',
+        '{"format": 2, "state": "?"}',
+        '{"format": 1, "settled": null, "slots": null}',
+        '{"format": 1, "settled": 7, "slots": {}}',
+    ],
 )
 def test_what_is_no_journal_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "journal.json"
