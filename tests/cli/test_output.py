@@ -55,12 +55,13 @@ def test_a_record_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_event_names_what_it_is_about() -> None:
-    event = {"id": 1, "model_id": 2, "device_id": None, "data": {"method": "ka"}}
-    assert _told(event)["about"] == {"model_id": 2, "method": "ka"}
+    names = {"model_id": 2, "model": "digits", "version_id": None, "version": None}
+    event = {"id": 1, "device_id": None, "data": {"method": "ka"}, **names}
+    assert _told(event)["about"] == {"model": "digits", "method": "ka"}
 
 
 def test_phases_are_counted_from_1_for_people() -> None:
-    event = {"rollout_id": 3, "data": {"phase": 0}}
+    event = {"rollout_id": 3, "data": {"phase": 0}, "model": None, "version": None}
     assert _told(event)["about"] == {"rollout": 3, "phase": 1}
     assert event["data"] == {"phase": 0}
 

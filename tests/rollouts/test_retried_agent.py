@@ -1,4 +1,4 @@
-"""A device that an operator has retried, played by a real agent."""
+"""Devices that an operator has retried, or that went back by hand, played by a real agent."""
 
 from __future__ import annotations
 
@@ -33,26 +33,45 @@ def state_of(fleet: Any, rollout: Any) -> str | None:
     return items[0]["state"] if items else None
 
 
+def rounds_until(wanted: str, agent: Any, fleet: Any, rollout: Any) -> None:
+    end = time.monotonic() + DEADLINE
+    while state_of(fleet, rollout) != wanted:
+        assert time.monotonic() < end, state_of(fleet, rollout)
+        agent.round()
+        time.sleep(0.02)  # devices that ask without a pause are told to wait
+
+
 def test_a_device_that_failed_tries_again_once_it_is_retried(fleet: Any, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     config = config_of(fleet, tmp_path, ["test", "-e", str(ready)])
-
-    def rounds_until(wanted: str) -> None:
-        end = time.monotonic() + DEADLINE
-        while state_of(fleet, rollout) != wanted:
-            assert time.monotonic() < end, state_of(fleet, rollout)
-            agent.round()
-            time.sleep(0.02)  # devices that ask without a pause are told to wait
-
     with running(config, lambda _: None) as agent:
         agent.round()
         rollout = fleet.roll_out(2)
-        rounds_until("rolled_back")
+        rounds_until("rolled_back", agent, fleet, rollout)
         again = f"/api/v1/rollouts/{rollout['id']}/retry"
         fleet.call("POST", again, json={})
-        rounds_until("rolled_back")  # the second time it only had to switch
+        rounds_until("rolled_back", agent, fleet, rollout)  # the second time it only had to switch
         ready.touch()
         agent.round()  # what has failed is not tried again by itself
         assert state_of(fleet, rollout) == "rolled_back"
         fleet.call("POST", again, json={})
-        rounds_until("committed")
+        rounds_until("committed", agent, fleet, rollout)
+
+
+def test_somebody_on_the_device_goes_back_and_the_server_believes_it(
+    fleet: Any, tmp_path: Path
+) -> None:
+    config = config_of(fleet, tmp_path, ["true"])
+    with running(config, lambda _: None) as agent:
+        agent.round()
+        rollout = fleet.roll_out(2)
+        rounds_until("committed", agent, fleet, rollout)
+        agent.go_back("m")
+        agent.round()
+        assert state_of(fleet, rollout) == "rolled_back"
+        agent.round()  # it stays there, and nothing is offered again
+    (device,) = fleet.call("GET", "/api/v1/devices")["items"]
+    (held,) = device["models"]
+    assert (held["version"], held["assignment"], device["failures"]) == (1, None, 0)
+    found = fleet.call("GET", "/api/v1/events?kind=assignment.rolled_back")["items"]
+    assert [event["data"]["error"]["code"] for event in found] == ["agent.rolled_back_by_hand"]
