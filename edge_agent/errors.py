@@ -72,7 +72,7 @@ class AgentError(OperationError):
     codes: ClassVar[dict[str, str]] = {
         "busy": "Another agent works there; stop it first, with `systemctl stop edge-agent`.",
         "state_too_new": "The state was written by a later agent; install that version again.",
-        "state_damaged": "Remove the file that is named; the agent then enrols or starts afresh.",
+        "state_damaged": "Remove it, and identity.json too: the agent then enrols anew.",
         "not_enrolled": "Set `enrolment_token`, so that the agent can enrol.",
         "token_refused": "The server no longer knows this device: remove identity.json to enrol.",
         "no_base": "Offer a package that starts from weights which the device holds, or `full`.",
