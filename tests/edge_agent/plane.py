@@ -7,7 +7,7 @@ import json
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,14 +57,15 @@ class Shelf:
         )
 
 
-def make_shelf(folder: Path) -> Shelf:
+def make_shelf(folder: Path, changing: Collection[str] = ("head.weight",)) -> Shelf:
+    """`changing`: tensors that differ from version to version."""
     rng = np.random.default_rng(7)
     tensors = {name: rng.standard_normal(shape).astype("f4") for name, shape in SHAPES.items()}
     weights: dict[int, Path] = {}
     for version in (1, 2, 3):
         weights[version] = folder / f"{version}.safetensors"
         write_weights(weights[version], {name: ("F32", array) for name, array in tensors.items()})
-        tensors["head.weight"] = tensors["head.weight"] + np.float32(0.01)
+        tensors |= {name: tensors[name] + np.float32(0.01) for name in changing}
     packages = {
         f"{method}-{old or ''}{new}": build_package(
             weights.get(old), weights[new], method, {}, folder / f"{method}{old}{new}", MODEL
@@ -108,6 +109,7 @@ class Plane:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer takes 40 ms
     plane: Plane
 
     def log_message(self, *_: object) -> None:
@@ -204,10 +206,12 @@ def serving(state: Plane, tls: ssl.SSLContext | None = None) -> Iterator[Plane]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     state.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @dataclass

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+PACKAGE = Path(files.__file__).parent
+
+
 class Open(NamedTuple):
     path: Path
     file: int
@@ -159,8 +162,9 @@ def sites_of(frame: FrameType | None) -> tuple[Site, ...]:
     """The lines of the agent that are being carried out, innermost first."""
     sites = []
     while frame:
-        folder, _, module = frame.f_code.co_filename.rpartition("/edge_agent/")
-        if folder:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PACKAGE):
+            module = str(path.relative_to(PACKAGE))
             sites.append(Site(module, frame.f_code.co_name, frame.f_lineno))
         frame = frame.f_back
     return tuple(sites)
