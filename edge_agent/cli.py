@@ -135,8 +135,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 def _once(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent.agent.loop import Stopped, running
     from edge_agent.agent.status import status
+    from edge_agent.owner import become_owner
 
     config = _config(options)
+    become_owner(config.state_dir)
     try:
         _raise_on_signals(Stopped)
         with running(config, time.sleep) as agent:
@@ -150,9 +152,11 @@ def _once(options: argparse.Namespace) -> dict[str, Any]:
 def _rollback(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent.agent.loop import Stopped, running
     from edge_agent.agent.status import status
+    from edge_agent.owner import become_owner
 
     config = _config(options)
     model = _chosen(options.model, config)
+    become_owner(config.state_dir)
     try:
         _raise_on_signals(Stopped)
         with running(config, time.sleep) as agent:
@@ -167,13 +171,16 @@ def _apply_bundle(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent import bundle
     from edge_agent.agent.loop import Stopped, running
     from edge_agent.agent.status import status
+    from edge_agent.owner import become_owner
 
     config = _config(options)
     try:
         _raise_on_signals(Stopped)
-        with bundle.opened(options.file) as reader, running(config, time.sleep) as agent:
-            agent.recover()
-            errors = bundle.install(agent, config, reader)
+        with bundle.opened(options.file) as reader:  # which the owner need not be able to
+            become_owner(config.state_dir)
+            with running(config, time.sleep) as agent:
+                agent.recover()
+                errors = bundle.install(agent, config, reader)
     except Stopped:
         return {"exit_status": 2, "stopped": True}
     return _with_errors(status(config), errors)

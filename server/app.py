@@ -33,6 +33,7 @@ from server.history.routes import router as history
 from server.jobs.supervisor import Supervisor
 from server.lock import only_process
 from server.planner.offers import Planning, Published
+from server.planner.routes import router as bundles
 from server.publish.housekeeping import INTERVAL as RETENTION_SECONDS
 from server.publish.housekeeping import keep_house
 from server.publish.on_demand import lossless_package
@@ -109,7 +110,8 @@ def _routes() -> APIRouter:
     Of an app that includes them itself, FastAPI works them all out anew at its first request.
     """
     shared = APIRouter(responses=problems.answers(*describe.ANYWHERE), redirect_slashes=False)
-    for router in (registry, publish, rollouts, devices, groups, history, device_plane, service):
+    rooms = (registry, publish, bundles, rollouts, devices, groups, history)
+    for router in (*rooms, device_plane, service):
         shared.include_router(router)
     return shared
 

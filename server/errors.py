@@ -112,6 +112,7 @@ class BadUpdate(UserError):
         "removed": "Build the package again, or choose one that is kept.",
         "below_accuracy": "Choose another method or a finer one, or lower what you ask for.",
         "not_measurable": "Create the model with an architecture: without it nothing is measured.",
+        "no_way": "Build packages between these versions, or export the bundle with `--full`.",
         "no_golden": "Ask for fewer golden samples, of the shape that a network of labels takes.",
     }
 

@@ -139,7 +139,7 @@ class Steps(Installation):
     def _check_window(self) -> None:
         window = self.config.install_window
         seconds = seconds_until(window, self.device.clock.local()) if window else 0.0
-        if seconds and self.target.origin != "hand":
+        if seconds and self.target.origin == "server":
             raise OutsideWindow(f"new weights may be used {window}", seconds)
 
     def swap(self) -> None:

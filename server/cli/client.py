@@ -99,17 +99,25 @@ class Client:
             content = _pieces(file, advance)
             return self._json("POST", path, content=content, headers=headers, params=_given(query))
 
-    def download(self, path: str, target: Path, progress: Callable[[int | None], Any]) -> int:
-        """GET a file to `target`, which appears only when it is whole; returns its bytes.
+    def download(
+        self,
+        path: str,
+        target: Path,
+        progress: Callable[[int | None], Any],
+        body: Mapping[str, Any] | None = None,
+    ) -> int:
+        """GET a file to `target`, or POST `body` for it; returns its bytes.
 
-        A target that is no file (a pipe, /dev/stdout) is written to as it is; a link stays one.
+        It appears only when it is whole. A target that is no file (a pipe, /dev/stdout) is written
+        to as it is; a link stays one.
         `progress(total)` gives a context manager around the transfer. Raises NoSpace.
         """
         is_file = target.is_file() or not target.exists()
         target = target.resolve() if is_file else target
         beside = target.with_name(f".{target.name}.part") if is_file else target
         size = 0
-        with self._seam(), self._http.stream("GET", path) as answer:
+        verb = "GET" if body is None else "POST"
+        with self._seam(), self._http.stream(verb, path, json=body) as answer:
             _check(answer)
             total = answer.headers.get("content-length")
             try:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from server.cli.backup import backup, restore
+from server.cli.bundle import app as bundle
 from server.cli.config import apply_config
 from server.cli.datasets import app as datasets
 from server.cli.devices import app as devices
@@ -66,6 +67,7 @@ app.add_typer(datasets, name="datasets")
 app.command("refine")(refine)
 app.add_typer(refinements, name="refinements")
 app.add_typer(packages, name="packages")
+app.add_typer(bundle, name="bundle")
 app.add_typer(package, name="package")
 app.add_typer(rollouts, name="rollouts")
 app.add_typer(devices, name="devices")

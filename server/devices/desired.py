@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from server.db import reading, writing
 from server.history.events import ids_of, record
 from server.planner.offers import Planned, Planning
-from server.planner.paths import Offer, Path
+from server.planner.paths import Path, offered
 from server.planner.plan import Build, Download, Hold, Wanted, bytes_of, way_of
 from server.rollouts.offering import OWN_HOLDS, hold_reason, number_in_use, state_offered
 from server.tables import (
@@ -34,7 +34,7 @@ from server.tables import (
     Version,
     now,
 )
-from shared.wire import PACKAGES_PATH, Desired, DesiredModel, PackageOffer
+from shared.wire import Desired, DesiredModel
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _tell_anew(device: Device, assignment: Assignment) -> None:
 
 
 def _describe(model: Model, version: Version, assignment: Assignment, path: Path) -> DesiredModel:
-    offers = [_package_offer(offer) for offer in path]
+    offers = [offered(offer) for offer in path]
     return DesiredModel(
         model=model.name,
         version=version.number,
@@ -182,14 +182,4 @@ def _describe(model: Model, version: Version, assignment: Assignment, path: Path
         package=offers[0] if len(offers) == 1 else None,
         chain=offers if len(offers) > 1 else None,
         held=assignment.held,
-    )
-
-
-def _package_offer(offer: Offer) -> PackageOffer:
-    return PackageOffer(
-        sha256=offer.sha256,
-        size=offer.size,
-        url=f"{PACKAGES_PATH}/{offer.sha256}",
-        base_digest=offer.base,
-        method=offer.needs.method,
     )

@@ -82,7 +82,7 @@ class Planning:
         budget = self.budget if device.update_budget is None else device.update_budget
         terms = Terms(budget, _standing(assignment), self.unbuildable())
         known = held_versions(session, held, version.model_id)
-        bases = {v.weights_digest: v.id for v in known if _may_start(v, version)}
+        bases = {v.weights_digest: v.id for v in known if may_start(v, version)}
         target = Target(
             version.id, version.weights_digest, bases, is_removed=version.removed_at is not None
         )
@@ -127,7 +127,7 @@ def _digests(held: DeviceModel) -> set[str]:
     return {*held.slots, held.weights_digest} if held.weights_digest else set(held.slots)
 
 
-def _may_start(base: Version, target: Version) -> bool:
+def may_start(base: Version, target: Version) -> bool:
     """Whether an `xor` can be made from these weights."""
     return base.removed_at is None and base.schema_digest == target.schema_digest
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from server.planner.abilities import Needs
+from shared.wire import PACKAGES_PATH, PackageOffer
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,17 @@ class Packages:
                 heapq.heappush(waiting, (cost + offer.size, _place(offer.base)))
         self._least[target] = found
         return found
+
+
+def offered(offer: Offer) -> PackageOffer:
+    """The offer as a device hears of it."""
+    return PackageOffer(
+        sha256=offer.sha256,
+        size=offer.size,
+        url=f"{PACKAGES_PATH}/{offer.sha256}",
+        base_digest=offer.base,
+        method=offer.needs.method,
+    )
 
 
 def _place(digest: str | None) -> str:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +388,11 @@ def test_the_service_goes_on_with_what_a_killed_command_has_begun(
     assert at_one.round() == []
     assert (at_one.in_use(), at_one.leftovers()) == (shelf.digests[2], set())
     assert [(r.version, r.result) for r in plane.reports] == [(2, "committed")]
+
+
+def test_it_does_not_wait_for_the_hours(at_one: Any, shelf: Any, stick: Path) -> None:
+    hour = datetime.now().astimezone().hour
+    hours = f"{(hour + 2) % 24:02}:00-{(hour + 3) % 24:02}:00"
+    at_one.settings["models"][MODEL]["install_window"] = hours
+    assert install(at_one, stick) == []
+    assert at_one.in_use() == shelf.digests[2]

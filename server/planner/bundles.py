@@ -1,0 +1,89 @@
+"""What goes into a bundle: ways to a version for devices that no network reaches.
+
+Each way starts from one version that such a device may hold, or from nothing. It takes the cheapest
+published packages from there, and where there are none, a lossless one is built. A `full` package
+never stands in for a way that was asked for: it is there where it was asked for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from server.db import reading
+from server.errors import BadUpdate
+from server.planner.offers import load_packages, may_start
+from server.planner.paths import Packages, offered
+from server.planner.plan import Wanted
+from server.publish.on_demand import lossless_package
+from server.registry.models import find_model
+from server.registry.versions import find_version, require_weights
+from server.storage.base import BlobStore
+from server.tables import Version
+from shared.bundle import MAX_PACKAGE_BYTES, Bundle, Way
+from shared.wire import MAX_CHAIN
+
+
+@dataclass(frozen=True)
+class Order:
+    """Ways to a version, by its number: from each of `bases` (numbers), and `full` from nothing.
+
+    `chain`: most packages of one way.
+    """
+
+    model: str
+    version: int
+    bases: Collection[int] = ()
+    full: bool = False
+    chain: int = MAX_CHAIN
+
+
+def make_bundle(engine: Engine, blobs: BlobStore, order: Order) -> Bundle:
+    """The bundle's manifest; packages that are missing are built and published.
+
+    Raises BadModel and BadVersion `not_found`, BadVersion `removed`, BadUpdate `no_way`, BlobError,
+    NoSpace.
+    """
+    while True:
+        with reading(engine) as session:
+            found = _plan(session, order)
+        if isinstance(found, Bundle):
+            return found
+        lossless_package(engine, blobs, found.version_id, found.base_id)
+
+
+def _plan(session: Session, order: Order) -> Bundle | Wanted:
+    """The bundle, or the first package that it lacks."""
+    model = find_model(session, order.model)
+    target = find_version(session, model, order.version)
+    require_weights(target)
+    packages = load_packages(session, model.id)
+    ways: list[Way] = []
+    starts = [find_version(session, model, number) for number in sorted(set(order.bases))]
+    for base in [*starts, *([None] if order.full else [])]:
+        way = _way(packages, base, target, order.chain)
+        if isinstance(way, Wanted):
+            return way
+        ways.append(way)
+    digest, number = target.weights_digest, target.number
+    return Bundle(model=model.name, version=number, weights_digest=digest, ways=ways)
+
+
+def _way(packages: Packages, base: Version | None, target: Version, longest: int) -> Way | Wanted:
+    if base is not None and base.weights_digest == target.weights_digest:
+        raise BadUpdate("no_way", f"a device with version {base.number} needs no package")
+    start = base.weights_digest if base else None
+    path = packages.cheapest({start}, target.weights_digest, longest, lambda _: True)
+    if path is None:
+        if base is None:
+            return Wanted(target.id)
+        if may_start(base, target):
+            return Wanted(target.id, base.id)
+        told = f"no packages lead from version {base.number} to {target.number}"
+        raise BadUpdate("no_way", f"{told}, and a lossless one cannot be made")
+    if any(offer.size > MAX_PACKAGE_BYTES for offer in path):
+        raise BadUpdate("no_way", f"a bundle takes packages of up to {MAX_PACKAGE_BYTES} bytes")
+    return Way(base_version=base.number if base else None, packages=[offered(o) for o in path])

@@ -1,0 +1,65 @@
+"""`weft bundle`: a real server, over loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.bundle import BundleReader
+
+
+@pytest.fixture
+def ask(weft: Any, server: str) -> Any:
+    """A command to the shared server, with its answer as JSON."""
+    return lambda *words: weft(*words, "--json", "--server", server)
+
+
+@pytest.fixture
+def model(ask: Any, base: Path, target: Path, request: pytest.FixtureRequest) -> str:
+    """A model of its own for each test, with two versions."""
+    name = request.node.name[:60].replace("[", "-").replace("]", "")
+    assert ask("models", "create", name).status == 0
+    for path in (base, target):
+        assert ask("versions", "upload", name, path).status == 0
+    return name
+
+
+def test_it_tells_the_ways(ask: Any, model: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.weft-bundle"
+    said = ask("bundle", "export", model, 2, "--from", 1, "--full", "-o", path).json
+    assert (said["path"], said["size_bytes"]) == (str(path), path.stat().st_size)
+    assert said["version"] == 2
+    assert [(way["from"], way["methods"]) for way in said["ways"]] == [
+        (1, ["xor"]),
+        (None, ["full"]),
+    ]
+    with path.open("rb") as file:
+        reader = BundleReader(file, path.name)
+        for offer in reader.bundle.offers:
+            reader.check(offer)
+    assert reader.bundle.weights_digest == said["weights_digest"]
+
+
+def test_without_a_base_it_is_for_any_device(ask: Any, model: str, tmp_path: Path) -> None:
+    said = ask("bundle", "export", model, 2, "-o", tmp_path / "m").json
+    assert [way["from"] for way in said["ways"]] == [None]
+
+
+def test_text_is_for_people(weft: Any, server: str, model: str, tmp_path: Path) -> None:
+    done = weft("bundle", "export", model, 2, "-o", tmp_path / "m", "--server", server)
+    assert done.status == 0
+    assert "full" in done.out
+
+
+@pytest.mark.parametrize("words", [["--from", 2], ["--from", 9]])
+def test_what_is_refused_leaves_no_file(
+    ask: Any, model: str, tmp_path: Path, words: list[Any]
+) -> None:
+    done = ask("bundle", "export", model, 2, *words, "-o", tmp_path / "m")
+    assert (done.status, done.code) == (
+        1,
+        "update.no_way" if 2 in words else "version.not_found",
+    )
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(("m", ".part"))]
