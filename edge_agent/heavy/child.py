@@ -56,7 +56,8 @@ class Child:
     def begin(self) -> None:
         """See `Heavy`."""
         if self._early is None and self._about is None:
-            self._early = _Process("about", {})
+            with contextlib.suppress(AgentError):  # it is asked again when the answer is needed
+                self._early = _Process("about", {})
 
     def end(self) -> None:
         """See `Heavy`."""
@@ -185,7 +186,8 @@ def _start() -> subprocess.Popen[bytes]:
     """A child that waits for its task, with the signals blocked that are meant for the agent.
 
     Where one arrives meanwhile, its handler may raise as they are let in again: the child's input
-    is then closed with what is left of it here, and it ends.
+    is then closed with what is left of it here, and it ends. Raises AgentError `worker_died` where
+    there is no memory for it, say.
     """
     command = [sys.executable, "-c", _START, *sys.path]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
@@ -197,6 +199,8 @@ def _start() -> subprocess.Popen[bytes]:
             bufsize=0,
             env=_ONE_CORE | os.environ,
         )
+    except OSError as error:
+        raise AgentError("worker_died", f"{sys.executable} cannot be started: {error}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -296,3 +296,22 @@ def test_a_fault_of_ours_is_told_with_its_traceback(
     assert told.value.code == "agent.unexpected"
     assert "ZeroDivisionError" in told.value.message
     assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_child_that_cannot_be_started_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of memory, or a Python that the agent's user may not run; the agent goes on."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    child = Child()
+    child.begin()
+
+    with pytest.raises(AgentError) as died:
+        child.digest(tmp_path)
+    assert died.value.code == "agent.worker_died"
+    fault = child.about().fault
+    assert fault is not None
+    assert fault.code == "agent.worker_died"
+
+    monkeypatch.undo()
+    assert child.about().formats
