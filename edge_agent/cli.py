@@ -8,17 +8,14 @@ small ones start fast.
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_agent import __version__, logs
@@ -26,7 +23,6 @@ from shared.errors import BadConfig, UserError, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
-    from edge_agent.notify import Notifier
 
 #: `apply` works on a file at hand: only a length that cannot be meant is refused.
 MAX_LOCAL_PACKAGE_BYTES = 1 << 40
@@ -115,75 +111,28 @@ def _summary() -> str:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    from edge_agent.agent.loop import Stopped, run_for_ever, running
-    from edge_agent.agent.showing import Showing
-    from edge_agent.notify import Notifier
+    from edge_agent.commands import run
 
-    faulthandler.enable()  # the watchdog ends the agent by SIGABRT: the log then says where it was
-    notifier = Notifier()
-    config = _config(options)
-    try:
-        _raise_on_signals(Stopped, notifier)
-        with running(config, notifier.wait, beat=notifier.beat) as agent:
-            notifier.ready()
-            run_for_ever(agent, Showing(config, notifier.status))
-    except Stopped:
-        logging.info("stopped")
-    return {}
+    return run(_config(options))
 
 
 def _once(options: argparse.Namespace) -> dict[str, Any]:
-    from edge_agent.agent.loop import Stopped, running
-    from edge_agent.agent.status import status
-    from edge_agent.owner import become_owner
+    from edge_agent.commands import once
 
-    config = _config(options)
-    become_owner(config.state_dir)
-    try:
-        _raise_on_signals(Stopped)
-        with running(config, time.sleep) as agent:
-            errors = agent.recover()
-            errors += agent.round()[1]
-    except Stopped:
-        return {"exit_status": 2, "stopped": True}
-    return _with_errors(status(config), errors)
+    return once(_config(options))
 
 
 def _rollback(options: argparse.Namespace) -> dict[str, Any]:
-    from edge_agent.agent.loop import Stopped, running
-    from edge_agent.agent.status import status
-    from edge_agent.owner import become_owner
+    from edge_agent.commands import rollback
 
     config = _config(options)
-    model = _chosen(options.model, config)
-    become_owner(config.state_dir)
-    try:
-        _raise_on_signals(Stopped)
-        with running(config, time.sleep) as agent:
-            agent.recover()
-            errors = agent.go_back(model)
-    except Stopped:
-        return {"exit_status": 2, "stopped": True}
-    return _with_errors(status(config), errors)
+    return rollback(config, _chosen(options.model, config))
 
 
 def _apply_bundle(options: argparse.Namespace) -> dict[str, Any]:
-    from edge_agent import bundle
-    from edge_agent.agent.loop import Stopped, running
-    from edge_agent.agent.status import status
-    from edge_agent.owner import become_owner
+    from edge_agent.commands import apply_bundle
 
-    config = _config(options)
-    try:
-        _raise_on_signals(Stopped)
-        with bundle.opened(options.file) as reader:  # which the owner need not be able to
-            become_owner(config.state_dir)
-            with running(config, time.sleep) as agent:
-                agent.recover()
-                errors = bundle.install(agent, config, reader)
-    except Stopped:
-        return {"exit_status": 2, "stopped": True}
-    return _with_errors(status(config), errors)
+    return apply_bundle(_config(options), options.file)
 
 
 def _chosen(model: str | None, config: Config) -> str:
@@ -196,12 +145,6 @@ def _chosen(model: str | None, config: Config) -> str:
     if model not in config.models:
         raise BadConfig("invalid", f"{model} is no model of this device, which has {known}")
     return model
-
-
-def _with_errors(found: dict[str, Any], errors: Sequence[WeftError]) -> dict[str, Any]:
-    failed = [_described(error) for error in errors]
-    worst = max((error.exit_status for error in errors), default=0)
-    return {**found, "errors": failed, "exit_status": worst}
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
@@ -244,27 +187,9 @@ def _config(options: argparse.Namespace) -> Config:
     return config
 
 
-def _raise_on_signals(kind: type[BaseException], notifier: Notifier | None = None) -> None:
-    """Let the first SIGTERM or SIGINT end the work by an exception, and ignore those after it."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        if notifier:
-            notifier.stop(kind)
-        raise kind
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-
-
-def _described(error: WeftError) -> dict[str, str]:
-    return {"code": error.code, "message": error.message, "todo": error.todo}
-
-
 def _refuse(error: WeftError, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": _described(error), "exit_status": error.exit_status}))
+        print(json.dumps({"error": error.described, "exit_status": error.exit_status}))
     sys.stderr.write(logs.line("ERROR", f"error: {error}") + "\n")
     return error.exit_status
 

@@ -24,6 +24,7 @@ import httpcore
 from edge_agent.config import Config
 from edge_agent.errors import ServerAway
 from edge_agent.proxy import Proxy, proxy_for
+from edge_agent.stopping import STOP
 
 #: Room for a status line and headers, interim answers and the framing of a body among them.
 HEAD_BYTES = 1 << 16
@@ -213,7 +214,9 @@ class _Counting(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        stream = self._plain.connect_tcp(host, port, timeout, local_address, socket_options)
+        self._limits.beat()
+        with STOP:
+            stream = self._plain.connect_tcp(host, port, timeout, local_address, socket_options)
         return _Stream(stream, self._limits)
 
 

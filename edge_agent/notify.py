@@ -12,10 +12,10 @@ import socket
 import time
 from collections.abc import Callable, MutableMapping
 
+from edge_agent.stopping import STOP, Stop
+
 #: A sign of life comes so many times in the time that the watchdog allows.
 BEATS_IN_TIME = 3
-#: Between two looks at whether the agent is to stop, without a watchdog.
-LONGEST_SLEEP_SECONDS = 10.0
 #: How long a message may wait for room in the socket.
 _PATIENCE_SECONDS = 1.0
 _KIND = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
@@ -33,14 +33,14 @@ class Notifier:
         self,
         environment: MutableMapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
+        stop: Stop = STOP,
     ) -> None:
         address, microseconds, pid = (environment.pop(name, "") for name in _VARIABLES)
         self._address = "\0" + address[1:] if address.startswith("@") else address
         is_ours = pid in ("", str(os.getpid()))
         watched = int(microseconds) if is_ours and microseconds.isdecimal() else 0
         self._interval = watched / 1e6 / BEATS_IN_TIME
-        self._clock, self._beat_at, self._status = clock, clock(), ""
-        self._stop: type[BaseException] | None = None
+        self._clock, self._beat_at, self._status, self._stop = clock, clock(), "", stop
 
     def ready(self) -> None:
         """The agent works: its state is read, whether or not the server answers."""
@@ -49,10 +49,9 @@ class Notifier:
     def beat(self) -> None:
         """The agent lives. To be called often: it says no more than the watchdog needs.
 
-        Raises what `stop` was given: what a signal raises is lost where Python calls a destructor.
+        Where the agent was asked to end, this raises what ends it.
         """
-        if self._stop:
-            raise self._stop
+        self._stop.check()
         if self._interval and self._clock() >= self._beat_at:
             self._beat_at = self._clock() + self._interval
             self._tell("WATCHDOG=1")
@@ -63,9 +62,8 @@ class Notifier:
             self._status = text
             self._tell(f"STATUS={' '.join(text.split())}")
 
-    def stop(self, kind: type[BaseException]) -> None:
-        """The agent was asked to end; `kind` is raised at its next sign of life, if not before."""
-        self._stop = kind
+    def stopping(self) -> None:
+        """The agent was asked to end, and does."""
         self._tell("STOPPING=1")
 
     def wait(self, seconds: float) -> None:
@@ -73,7 +71,8 @@ class Notifier:
         until = self._clock() + seconds
         self.beat()
         while (left := until - self._clock()) > 0:
-            time.sleep(min(left, self._interval or LONGEST_SLEEP_SECONDS))
+            with self._stop:
+                time.sleep(min(left, self._interval or left))
             self.beat()
 
     def _tell(self, message: str) -> None:

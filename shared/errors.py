@@ -40,6 +40,11 @@ class WeftError(Exception):
     def __str__(self) -> str:
         return f"{self.message} [{self.code}] {self.todo}"
 
+    @property
+    def described(self) -> dict[str, str]:
+        """For JSON."""
+        return {"code": self.code, "message": self.message, "todo": self.todo}
+
 
 class UserError(WeftError):
     """The input cannot be used; whoever gave it can mend it."""

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Stopped(BaseException):
-    """The agent was asked to end. It may strike anywhere: any instruction may be the last."""
+    """The agent was asked to end; see `edge_agent.stopping`."""
 
 
 @dataclass

@@ -155,14 +155,18 @@ def test_errors_travel_whole() -> None:
 AGENT = """
 import signal, sys
 from pathlib import Path
-from edge_agent.cli import _raise_on_signals
 from edge_agent.heavy.child import Child
+from edge_agent.stopping import STOP, end_on_signals
 
 class Stopped(BaseException): ...
 
-_raise_on_signals(Stopped)
+def beat():
+    print("waiting", flush=True)
+    STOP.check()
+
+end_on_signals(Stopped)
 try:
-    Child(lambda: print("waiting", flush=True)).digest(Path(sys.argv[1]))
+    Child(beat).digest(Path(sys.argv[1]))
 except Stopped:
     print("stopped", flush=True)
 """

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from edge_agent.notify import BEATS_IN_TIME, Notifier
+from edge_agent.stopping import Stop
 
 PING = "WATCHDOG=1"
 
@@ -77,7 +78,7 @@ def test_each_message_is_a_datagram(manager: Manager) -> None:
     said = notifier(manager, Clock())
     said.ready()
     said.status("digits: version 2\nand more")
-    said.stop(KeyboardInterrupt)
+    said.stopping()
     assert manager.all() == ["READY=1", "STATUS=digits: version 2 and more", "STOPPING=1"]
 
 
@@ -120,11 +121,27 @@ def test_what_it_was_told_is_not_handed_on(manager: Manager) -> None:
     assert given == {"A": "b"}
 
 
-def test_a_stop_that_was_lost_is_raised_at_the_next_sign_of_life() -> None:
-    said = Notifier({}, Clock())
-    said.stop(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        said.wait(0)
+class Stopped(BaseException):
+    """What ends these tests' agents."""
+
+
+def test_a_stop_is_raised_at_the_next_sign_of_life() -> None:
+    stop = Stop()
+    said = Notifier({}, Clock(), stop)
+    said.beat()
+    stop.ask(Stopped)
+    for alive in (said.beat, lambda: said.wait(0)):
+        with pytest.raises(Stopped):
+            alive()
+
+
+def test_a_stop_strikes_at_once_only_where_it_may() -> None:
+    stop = Stop()
+    with pytest.raises(Stopped), stop:
+        stop.ask(Stopped)
+    with pytest.raises(Stopped), stop:
+        pytest.fail("it was asked for before")
+    stop.ask(Stopped)
 
 
 # The real process, which waits for the server, for a slow one, and for its health command. What it
