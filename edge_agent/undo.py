@@ -18,8 +18,9 @@ beside the undo file. For each block of pieces, in this order:
 
 At every instant, the scratch file is whole on the disk, or no piece is torn: 2 begins when 1 is on
 the disk, and the next block's 1 when this 2 is. `toggle` therefore begins by putting back what a
-whole scratch file holds. It syncs that before all else, because what an agent that was killed has
-written may be in memory only: read back it looks whole, and after a power loss it is not.
+whole scratch file holds. It syncs the scratch file before that and the weights after it, before all
+else, because what an agent that was killed has written may be in memory only: read back it looks
+whole, and after a power loss it is not.
 """
 
 from __future__ import annotations
@@ -223,6 +224,7 @@ class _Toggle:
         rest += _read(self.scratch, _CHECK_BYTES + head_size, count * _PLACE.size + size)
         if _check(rest) != check:
             return False
+        files.sync(self.scratch)
         data = head_size + count * _PLACE.size
         for offset, length in _PLACE.iter_unpack(rest[head_size:data]):
             self._write(offset, rest[data : data + length])
