@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
@@ -195,12 +196,20 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection |= cut is not None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An agent that ends in the middle of a talk is no news."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextlib.contextmanager
 def serving(state: Plane, tls: ssl.SSLContext | None = None) -> Iterator[Plane]:
     """Serve the plane on loopback, until the block ends."""
     handler = type("PlaneHandler", (Handler,), {"plane": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

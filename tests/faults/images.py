@@ -125,6 +125,16 @@ class Tree:
                 is_kept = loss.but is not None and numbers.get(id(node)) == loss.but
                 image[path] = node.after("all" if is_kept else loss.content), node.mode
 
+    def mark(self) -> Tree:
+        """Remember what is not durable now."""
+        for node in (*self._folders(), *self._dirty_files()):
+            node.marked = bool(node.pending)
+        return self
+
+    def is_marked(self) -> bool:
+        """Whether something that was marked is still not durable."""
+        return any(node.marked for node in (*self._folders(), *self._dirty_files()))
+
     def losses(self) -> Iterator[Loss]:
         """The power losses to be tried in this state, none of which leaves all as it is.
 

@@ -20,19 +20,20 @@ SECTOR_BYTES = 512
 
 @dataclass
 class File:
-    """`pending`: what was done since the last sync."""
+    """`pending`: what was done since the last sync; `marked`: some of it before a mark was set."""
 
     mode: int = 0o644
     data: bytes = b""
     durable: bytes = b""
     pending: list[Write | Truncate] = field(default_factory=list)
+    marked: bool = False
 
     def change(self, change: Write | Truncate) -> None:
         self.data = changed(self.data, change)
         self.pending.append(change)
 
     def sync(self) -> None:
-        self.durable, self.pending = self.data, []
+        self.durable, self.pending, self.marked = self.data, [], False
 
     def after(self, kept: Content) -> bytes:
         """The content after a power loss that has kept so much of what was not synced."""
@@ -50,18 +51,19 @@ Names: TypeAlias = dict[str, "Node | None"]
 
 @dataclass
 class Folder:
-    """`pending`: changes of names since the last sync, each whole or not at all."""
+    """`pending`: changes of names since the last sync, each whole or not at all; as in `File`."""
 
     names: dict[str, Node] = field(default_factory=dict)
     durable: dict[str, Node] = field(default_factory=dict)
     pending: list[Names] = field(default_factory=list)
+    marked: bool = False
 
     def change(self, names: Names) -> None:
         self.names = renamed(self.names, names)
         self.pending.append(names)
 
     def sync(self) -> None:
-        self.durable, self.pending = dict(self.names), []
+        self.durable, self.pending, self.marked = dict(self.names), [], False
 
     def after(self, kept: Iterable[int]) -> dict[str, Node]:
         """The names after a power loss that has kept these of the pending changes."""
