@@ -26,6 +26,8 @@ from pydantic import (
 )
 
 from edge_agent.errors import AgentError
+from edge_agent.proxy import parsed
+from edge_agent.wrong_settings import explained
 from shared.errors import BadConfig
 from shared.wire import AttributeName, ModelName, OneLine, check_token
 
@@ -42,6 +44,8 @@ PATH_VARIABLE = PREFIX + "CONFIG"
 TABLES = frozenset({"models", "attributes", "links"})
 #: Where the weights of a model lie: in two slots, or in one file that is changed in place.
 StorageMode: TypeAlias = Literal["ab", "inplace"]
+#: unix(7), less the zero at the end.
+MAX_SOCKET_BYTES = 107
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -93,6 +97,8 @@ class FileRuntime(BaseModel):
         ways = (self.notify_pidfile, self.notify_command, self.notify_url)
         if sum(way is not None for way in ways) > 1:
             raise ValueError("give one of notify_pidfile, notify_command and notify_url")
+        if "notify_signal" in self.model_fields_set and self.notify_pidfile is None:
+            raise ValueError("notify_signal needs notify_pidfile")
         return self
 
 
@@ -106,6 +112,13 @@ class ProgramRuntime(BaseModel):
     timeout_seconds: float = Field(
         default=60, gt=0, le=3600, description="After this time the program does not answer."
     )
+
+    @field_validator("socket")
+    @classmethod
+    def _fits_an_address(cls, value: Path) -> Path:
+        if len(os.fsencode(value)) > MAX_SOCKET_BYTES:
+            raise ValueError(f"a socket's path has at most {MAX_SOCKET_BYTES} bytes")
+        return value
 
 
 RuntimeConfig: TypeAlias = Annotated[FileRuntime | ProgramRuntime, Field(discriminator="kind")]
@@ -200,11 +213,10 @@ class Config(BaseModel):
     allow_http: bool = Field(
         default=False, description="Accept plain http to another machine; for closed networks."
     )
-    name: str = Field(
+    name: OneLine = Field(
         default_factory=socket.gethostname,
-        min_length=1,
-        max_length=200,
-        description="What the server shows for this device. Default: the host name.",
+        description="What the server shows for this device, from its enrolment on. "
+        "Default: the host name.",
     )
     enrolment_token: SecretStr | None = Field(
         default=None,
@@ -268,6 +280,20 @@ class Config(BaseModel):
             raise ValueError("must have no path, query, fragment or user")
         return f"{parts.scheme}://{parts.netloc}"
 
+    @field_validator("metrics_file")
+    @classmethod
+    def _is_collected(cls, value: Path | None) -> Path | None:
+        if value and value.suffix != ".prom":
+            raise ValueError("node_exporter reads only files whose names end in .prom")
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and value.get_secret_value():
+            parsed(value.get_secret_value(), "proxy")
+        return value
+
     @field_validator("enrolment_token")
     @classmethod
     def _token_can_travel(cls, value: SecretStr | None) -> SecretStr | None:
@@ -299,7 +325,8 @@ def load_config(path: Path | None = None, environment: Mapping[str, str] | None 
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise _explained(error, source if is_there else None) from error
+        where = f"in {source}" if is_there else f"and there is no {DEFAULT_PATH}"
+        raise explained(error, where) from error
 
 
 def _load_file(path: Path) -> dict[str, Any]:
@@ -307,7 +334,7 @@ def _load_file(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError as error:
-        raise BadConfig("missing", f"{path}: no such configuration file") from error
+        raise BadConfig("missing", f"{path}: there is no such configuration file") from error
     except PermissionError as error:
         raise AgentError("not_permitted", f"{path} may not be read") from error
     except OSError as error:
@@ -334,14 +361,3 @@ def _json(variable: str, value: str) -> Any:
         return json.loads(value)
     except ValueError as error:
         raise BadConfig("invalid", f"{variable} is not JSON: {error}") from error
-
-
-def _explained(error: ValidationError, source: Path | None) -> BadConfig:
-    """The first thing that is wrong; input values are left out, they may be secrets."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        where = f"in {source}" if source else f"and there is no {DEFAULT_PATH}"
-        return BadConfig("missing", f"the setting {place} is missing, {where}")
-    reason = first["msg"].removeprefix("Value error, ")
-    return BadConfig("invalid", f"{place}: {reason}" if place else reason)

@@ -7,10 +7,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from edge_agent.config import Config
+from pydantic import SecretStr
+
 from shared.errors import BadConfig
+
+
+class Settings(Protocol):
+    """Those of the agent that are needed here."""
+
+    @property
+    def server(self) -> str:
+        """Address of the server."""
+
+    @property
+    def proxy(self) -> SecretStr | None:
+        """The proxy; empty: none; None: what the environment says."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +35,11 @@ class Proxy:
     login: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
-def proxy_for(config: Config) -> Proxy | None:
+def proxy_for(config: Settings) -> Proxy | None:
     """The proxy to use for the server, if any. Raises BadConfig."""
     if config.proxy is not None:
         told = config.proxy.get_secret_value()
-        return _parsed(told, "proxy") if told else None
+        return parsed(told, "proxy") if told else None
     return _from_environment(config.server)
 
 
@@ -39,10 +53,11 @@ def _from_environment(server: str) -> Proxy | None:
         return None
     proxies = getproxies()
     told = proxies.get(parts.scheme) or proxies.get("all")
-    return _parsed(told, f"{parts.scheme}_proxy in the environment") if told else None
+    return parsed(told, f"{parts.scheme}_proxy in the environment") if told else None
 
 
-def _parsed(told: str, where: str) -> Proxy:
+def parsed(told: str, where: str) -> Proxy:
+    """The proxy at an address that came from `where`. Raises BadConfig, without the login."""
     parts = urlsplit(told if "://" in told else f"http://{told}")
     try:
         port = parts.port or 80

@@ -175,6 +175,62 @@ def test_wrong_settings_are_named(
     assert named in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("poll_second = 5", "poll_second: there is no such setting"),
+        ("poll_seconds = 'ten'", "poll_seconds: must be a number"),
+        ("max_attempts = 1.5", "max_attempts: must be a whole number"),
+        ("server = 5", "server: must be a text in quotes"),
+        ('name = "two\\nlines"', "name: must be one line"),
+        ('name = ""', "name: must not be empty"),
+        ("links = 4", "links: must be a table"),
+        ('attributes = { 1a = "x" }', "attributes.1a: this name must have"),
+        ('metrics_file = "/run/weft.txt"', "metrics_file: node_exporter reads only"),
+        ('proxy = "socks5://gate"', "proxy: must be http://"),
+        ('log_level = "loud"', "log_level: must be 'debug', 'info'"),
+        ('models = { "../x" = {} }', "models.../x: this name must have"),
+        ('models = { "" = {} }', "models.'': this name must have"),
+        (
+            'models.m.install_window = "25-26"',
+            "models.m.install_window: must be two times of a day",
+        ),
+        ('models.m.health_command = "x"', "models.m.health_command: must be a list"),
+        ("models.m.health_command = []", "models.m.health_command: must not be empty"),
+        ('models.m.runtime.kind = "prog"', "models.m.runtime: kind must be one of 'file', 'prog"),
+        ('models.m.runtime.notify_signal = "FOO"', "models.m.runtime.notify_signal: there is no"),
+        ('models.m.runtime.notify_signal = "HUP"', "models.m.runtime: notify_signal needs notify_"),
+        ('models.file.runtime.socket = "/x"', "models.file.runtime.socket: there is no such"),
+        ('models.m.runtime.kind = "program"', "the setting models.m.runtime.socket is missing, in"),
+        (
+            f'models.m.runtime = {{ kind = "program", socket = "/{"x" * 107}" }}',
+            "models.m.runtime.socket: a socket's path has at most 107 bytes",
+        ),
+    ],
+)
+def test_wrong_settings_are_explained(tmp_path: Path, setting: str, said: str) -> None:
+    """In words of the file, not of the library that reads it."""
+    path = tmp_path / "agent.toml"
+    given = setting.partition(" =")[0].partition(".")[0]
+    rest = {"server": 'server = "https://x"', "models": "models.a = {}"}
+    path.write_text("\n".join([setting, *(rest[name] for name in rest if name != given)]))
+    with pytest.raises(BadConfig) as raised:
+        load_config(path, {})
+    assert raised.value.message.startswith(said)
+    assert "Input" not in raised.value.message
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(GOOD + 'storage = "c"\n' + "\n".join(f"colour_{i} = 1" for i in range(5)))
+    with pytest.raises(BadConfig) as raised:
+        load_config(path, {})
+    storage, *others = raised.value.message.split("; ")
+    assert storage == "models.digits.storage: must be 'ab' or 'inplace'"
+    assert others[:4] == [f"models.digits.colour_{i}: there is no such setting" for i in range(4)]
+    assert others[4:] == ["1 more"]
+
+
 def test_plain_http_is_for_this_machine_or_said_explicitly(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(GOOD)
