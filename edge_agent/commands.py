@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent import bundle
 from edge_agent.agent.loop import Agent, Stopped, run_for_ever, running
 from edge_agent.agent.showing import Showing
 from edge_agent.agent.status import status
@@ -61,6 +60,8 @@ def rollback(config: Config, model: str) -> dict[str, Any]:
 
 def apply_bundle(config: Config, path: Path) -> dict[str, Any]:
     """Install what was brought along."""
+    from edge_agent import bundle  # not in the memory of an agent that runs for years
+
     with bundle.opened(path) as reader:  # which the owner of the state need not be able to
 
         def work(agent: Agent) -> list[WeftError]:
