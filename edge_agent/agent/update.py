@@ -23,8 +23,9 @@ from shared.wire import DesiredModel, Fault, State
 #: The longest pause after errors of a link; what is put off for no known time is tried again once
 #: in an hour, as each try wears the flash memory.
 LONGEST_PAUSE_SECONDS, LONGEST_DEFERRAL_SECONDS = 600.0, 3600.0
-#: So long may a program take to start, before its weights are taken back.
-PATIENCE_SECONDS = 300.0
+#: So long may a program take to start, before its weights are taken back; the longest pause until
+#: it is asked again.
+PATIENCE_SECONDS, LONGEST_ABSENCE_SECONDS = 300.0, 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +43,7 @@ class Update(Steps):
         self._hold: str | None = None
         self._backoff = Backoff(longest=LONGEST_PAUSE_SECONDS)
         self._deferrals = Backoff(first=60.0, longest=LONGEST_DEFERRAL_SECONDS)
+        self._absences = Backoff(longest=LONGEST_ABSENCE_SECONDS)
         self._is_counted, self._attempts_before, self._arrived = False, 0, 0
         self._absent_since: float | None = None
 
@@ -145,6 +147,7 @@ class Update(Steps):
         elif outcome == "absent" and self._is_patient():
             self.enter(state, error=fault)
             self._pause(error)
+            self.not_before = self.device.clock.now() + self._absences.next()
         elif outcome == "absent":
             self._end("rolled_back", error, fault)
             return True
@@ -184,6 +187,7 @@ class Update(Steps):
 
     def _note_progress(self) -> None:
         self._backoff.reset()
+        self._absences.reset()
         self._is_counted, self._attempts_before, self.fruitless = True, 0, 0
         self._arrived, self._absent_since = self._received(), None
 

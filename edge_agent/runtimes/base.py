@@ -10,7 +10,8 @@ call, so each must find its work done already:
     (the agent switches the storage: `new.path` holds the new weights now, if it did not before)
     swap(new)            The program uses the new weights from now on. Prepares first if it must.
     verify(new, golden)  They are judged where they are held. `passed` or `unverified`; raises
-                         HealthError where they are not accepted, or nothing is heard in time.
+                         HealthError where they are not accepted, or a program that is there
+                         says nothing in time; RuntimeAway where it is not running.
     confirm(new)         They stay. A program that went back meanwhile, because it heard nothing
                          for too long, loads them again. Raises RuntimeAway where it is there, yet
                          does not answer; one that is not running needs no word: it finds them in
@@ -19,7 +20,8 @@ call, so each must find its work done already:
                          (None: there was nothing). Says what the program holds then. Raises
                          RuntimeAway as `confirm` does.
 
-`swap` raises HealthError, RuntimeAway or RuntimeRefused; whichever it is, the agent goes back.
+`swap` raises HealthError, RuntimeAway or RuntimeRefused. After RuntimeAway, here and in `verify`,
+the agent asks again for some minutes; after that, and after the others at once, it goes back.
 What a call may take is bounded in time, and `beat` is called at least once a second meanwhile.
 
 Weights that are not accepted must produce no result: a program with a checker answers nobody from

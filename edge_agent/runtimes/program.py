@@ -1,7 +1,8 @@
 """Kind `program`: a program that takes new weights while it runs, asked over its Unix socket.
 
 The other end is `serving`, in the program. A question is asked again where the program hangs up
-before it has answered: it may have been restarted, and every call finds its work done already.
+before it has answered: it may have been restarted, and every call finds its work done already. One
+that does not run is asked again by the agent, later.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Program:
         self._ask("prepare", new, self._settings.timeout_seconds)
 
     def swap(self, new: Weights) -> None:
-        """See `base`; a program that is starting is waited for."""
+        """See `base`; a program that has hung up is asked again."""
         self._insist("swap", new, self._settings.timeout_seconds)
 
     def verify(self, new: Weights, golden: Golden | None) -> Verdict:
@@ -74,12 +75,18 @@ class Program:
     def _insist(
         self, verb: Verb, new: Weights, limit: float, golden: Golden | None = None
     ) -> Verdict:
-        """Ask until there is an answer; raises HealthError `timed_out` where there is none."""
+        """Ask until there is an answer; raises HealthError `timed_out` where there is none.
+
+        Raises NotRunning at once: a program that is starting may take longer than any answer, and
+        others need not wait for it.
+        """
         until = time.monotonic() + limit
         while True:
             left = until - time.monotonic()
             try:
                 return self._ask(verb, new, max(left, _TURN_SECONDS), golden)
+            except NotRunning:
+                raise
             except RuntimeAway as error:
                 if until - time.monotonic() < _AGAIN_SECONDS:
                     raise HealthError("timed_out", error.message) from error

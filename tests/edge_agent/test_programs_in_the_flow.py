@@ -13,6 +13,7 @@ from edge_agent.agent import model as model_module
 from edge_agent.errors import HealthError, RuntimeAway, RuntimeRefused
 from edge_agent.journal import load_journal
 from edge_agent.runtimes import Verdict, Weights
+from edge_agent.runtimes.serving import serve
 from server.packaging.encode import build_package
 from shared.errors import WeftError
 from shared.golden import golden_of
@@ -217,17 +218,12 @@ def test_weights_in_use_are_judged_again_without_a_swap(
     assert (plane.reports[-1].result, bench.in_use()) == ("failed_no_change", shelf.digests[1])
 
 
-@pytest.mark.parametrize("state", ["swapping", "verifying", "committed", "rolled_back"])
-def test_after_a_crash_the_program_is_told_once_more(
-    program: Program, bench: Any, plane: Any, shelf: Any, state: str
-) -> None:
-    """The agent dies as it has entered a state; the next one does all of that state again."""
-    if state == "rolled_back":
-        program.objections["verify"] = [HealthError("failed", "no")]
+class Died(BaseException):
+    """The end of an agent."""
 
-    class Died(BaseException):
-        pass
 
+def die_in(state: str, bench: Any) -> None:
+    """An agent that dies as soon as it has entered a state."""
     with bench.running() as agent:
         update = agent.updates[MODEL]
         enter = update.enter
@@ -240,6 +236,17 @@ def test_after_a_crash_the_program_is_told_once_more(
         update.enter = enter_and_die
         with pytest.raises(Died):
             agent.turn()
+
+
+@pytest.mark.parametrize("state", ["swapping", "verifying", "committed", "rolled_back"])
+def test_after_a_crash_the_program_is_told_once_more(
+    program: Program, bench: Any, plane: Any, shelf: Any, state: str
+) -> None:
+    """The agent dies as it has entered a state; the next one does all of that state again."""
+    if state == "rolled_back":
+        program.objections["verify"] = [HealthError("failed", "no")]
+
+    die_in(state, bench)
     expected = {
         "swapping": ["prepare", "swap", "verify", "confirm"],
         "verifying": ["prepare", "swap", "verify", "confirm"],
@@ -250,6 +257,54 @@ def test_after_a_crash_the_program_is_told_once_more(
     assert program.calls == expected[state]
     whole = shelf.digests[1 if state == "rolled_back" else 2]
     assert bench.in_use() == whole
+
+
+class Listener:
+    """What serves a program's end of a real socket; it takes whatever it is told to take."""
+
+    def prepare(self, new: Weights) -> None:
+        pass
+
+    def swap(self, new: Weights, seconds: float) -> None:
+        pass
+
+    def verify(self, new: Weights, golden: Any, seconds: float) -> Verdict:
+        return Verdict("passed", new.digest)
+
+    def confirm(self, new: Weights) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("state", ["swapping", "verifying"])
+def test_a_program_may_take_minutes_to_start_after_a_loss_of_power(
+    bench: Any, plane: Any, shelf: Any, tmp_path: Path, state: str
+) -> None:
+    """Longer than its time-outs; polls go on meanwhile."""
+    path = tmp_path / "weft.sock"
+    bench.settings["models"][MODEL] = {
+        "initial": str(shelf.weights[1]),
+        "runtime": {"kind": "program", "socket": str(path), "timeout_seconds": 1},
+        "health_timeout_seconds": 1,
+    }
+    plane.offer(shelf, shelf.wanted(2, "xor-12"))
+    with serve({MODEL: Listener()}, path):
+        die_in(state, bench)
+    with bench.running() as agent:
+        update, began = agent.updates[MODEL], agent.clock.now()
+        agent.recover()
+        while agent.clock.now() - began < 240:
+            agent.turn()
+            assert (update.journal.state, plane.reports) == (state, [])
+            agent.clock.wait(agent.pause())
+        assert len(plane.asked("/device/v1/desired")) > 6
+        with serve({MODEL: Listener()}, path):
+            agent.clock.wait(60)
+            assert agent.turn() == []
+    assert bench.in_use() == shelf.digests[2]
+    assert [(r.result, r.health) for r in plane.reports] == [("committed", "passed")]
 
 
 def test_golden_samples_reach_the_program_and_stay_with_their_weights(
