@@ -67,6 +67,16 @@ class Held(BaseModel):
     golden: Golden | None = Field(default=None, description="Samples that came with them.")
 
 
+class Ended(BaseModel):
+    """How an update ended: in which state, when (Unix time), and because of what."""
+
+    model_config = ConfigDict(frozen=True)
+    state: State
+    version: int | None
+    at: float
+    error: Fault | None = None
+
+
 class Journal(BaseModel):
     """What is persisted of one model."""
 
@@ -95,6 +105,7 @@ class Journal(BaseModel):
     settled: Target | None = Field(
         default=None, description="What was finished last, for good or bad; not tried again."
     )
+    last: Ended | None = Field(default=None, description="What ended last, for people.")
     left: Held | None = Field(
         default=None, description="Weights given up by hand; the same assignment is refused."
     )

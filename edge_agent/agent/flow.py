@@ -206,6 +206,8 @@ class Steps(Installation):
                 found = {previous: before} if before and is_whole else {}
                 self.enter("rolled_back", slots={**slots, **found})
             self.patiently(self._revert)
+            if before and is_whole:
+                _log.info("%s: version %s is in use again", self.model, before.version or "unnamed")
         self.report(result if is_whole else "failed_unrecovered")
         self.rest()
 

@@ -20,7 +20,7 @@ from edge_agent.config import Config, ModelConfig
 from edge_agent.errors import AgentError
 from edge_agent.heavy import Heavy
 from edge_agent.inventory import capabilities
-from edge_agent.journal import Held, Journal, SlotName, Target, load_journal, persist_journal
+from edge_agent.journal import Ended, Held, Journal, SlotName, Target, load_journal, persist_journal
 from edge_agent.link import Link
 from edge_agent.report import Outbox
 from edge_agent.runtimes import Runtime, Weights, open_runtime
@@ -129,6 +129,7 @@ class Installation:
         fresh = Journal(
             slots=self.journal.slots,
             settled=self.journal.settled,
+            last=self.journal.last,
             left=self.journal.left,
             target=target,
             storage=self.slots.mode,
@@ -143,7 +144,9 @@ class Installation:
         journal = self.journal
         is_done = settled and self.target.origin == "server"
         done = self.target if is_done else journal.settled
-        self._persist(Journal(slots=journal.slots, settled=done, left=journal.left))
+        version = journal.target.version if journal.target else None
+        last = Ended(state=journal.state, version=version, at=time.time(), error=journal.error)
+        self._persist(Journal(slots=journal.slots, settled=done, last=last, left=journal.left))
 
     def _persist(self, journal: Journal) -> None:
         """Replace the journal, unless nothing changes: flash memory wears."""
