@@ -280,6 +280,12 @@ class Config(BaseModel):
             raise ValueError("must have no path, query, fragment or user")
         return f"{parts.scheme}://{parts.netloc}"
 
+    @field_validator("metrics_file", mode="before")
+    @classmethod
+    def _may_be_taken_back(cls, value: object) -> object:
+        """Empty is none: a variable can then override what the file says."""
+        return None if value == "" else value
+
     @field_validator("metrics_file")
     @classmethod
     def _is_collected(cls, value: Path | None) -> Path | None:

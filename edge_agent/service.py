@@ -77,6 +77,8 @@ def _directories(settings: Config) -> dict[str, list[str]]:
         ("StateDirectory", settings.state_dir, _STATES),
         ("RuntimeDirectory", settings.run_dir, _RUNS),
     ):
+        if not place.is_absolute():
+            raise BadConfig("invalid", f"{place}: a service needs paths that begin with /")
         if place != home and place.is_relative_to(home):
             lines[key] = [str(place.relative_to(home))]
         else:

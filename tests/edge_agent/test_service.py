@@ -16,6 +16,7 @@ import pytest
 
 from edge_agent import cli, service
 from edge_agent.config import Config
+from shared.errors import BadConfig
 
 CONFIG = Path("/etc/weft/edge-agent.toml")
 needs_systemd = pytest.mark.skipif(
@@ -119,6 +120,11 @@ def test_it_may_write_where_the_configuration_says(image: Path) -> None:
     made = service.unit(CONFIG, "weft-agent", elsewhere, ["agent"])
     assert lines(made, "StateDirectory") == []
     assert lines(made, "ReadWritePaths") == ['"-/data/my weft"', "-/srv/metrics"]
+
+
+def test_a_service_has_no_directory_to_start_from() -> None:
+    with pytest.raises(BadConfig, match="begin with /"):
+        service.unit(CONFIG, "weft-agent", settings(state_dir="state"), ["agent"])
 
 
 @needs_systemd
