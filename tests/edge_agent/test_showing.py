@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import stat
@@ -230,6 +231,30 @@ def test_the_status_tells_what_only_the_running_agent_knows(
     assert during["agent"]["last_answer_at"] >= during["agent"]["started_at"]
     assert during["models"][MODEL]["held"] == "outside_window"
     assert status(shown.config)["agent"]["running"] is False
+
+
+def test_it_tells_how_the_last_update_ended_as_long_as_nothing_new_begins(
+    bench: Any, plane: Any, shelf: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log may be gone when somebody asks why a device holds on to an old version."""
+    caplog.set_level(logging.INFO)
+    assert status(bench.config)["models"][MODEL]["last_update"] is None
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    bench.round()
+    last = status(bench.config)["models"][MODEL]["last_update"]
+    assert (last["state"], last["version"], last["error"]) == ("committed", 1, None)
+
+    bench.settings["models"][MODEL]["health_command"] = ["false"]
+    plane.offer(shelf, shelf.wanted(2, "xor-12"))
+    bench.round()
+    bench.round()
+    found = status(bench.config)["models"][MODEL]
+    assert (found["state"], found["version"], found["error"]) == ("idle", 1, None)
+    last = found["last_update"]
+    assert (last["state"], last["version"]) == ("rolled_back", 2)
+    assert last["error"]["code"] == "health.failed"
+    assert last["at"].endswith("Z")
+    assert f"{MODEL}: version 1 is in use again" in caplog.messages
 
 
 def test_it_knows_nothing_of_an_agent_that_works_elsewhere(shown: Any, tmp_path: Path) -> None:
