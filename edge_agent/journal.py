@@ -68,12 +68,11 @@ class Held(BaseModel):
 
 
 class Ended(BaseModel):
-    """How an update ended: in which state, when (Unix time), and because of what."""
+    """How an update ended; the journal's own time says when."""
 
     model_config = ConfigDict(frozen=True)
     state: State
     version: int | None
-    at: float
     error: Fault | None = None
 
 

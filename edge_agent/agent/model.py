@@ -145,7 +145,7 @@ class Installation:
         is_done = settled and self.target.origin == "server"
         done = self.target if is_done else journal.settled
         version = journal.target.version if journal.target else None
-        last = Ended(state=journal.state, version=version, at=time.time(), error=journal.error)
+        last = Ended(state=journal.state, version=version, error=journal.error)
         self._persist(Journal(slots=journal.slots, settled=done, last=last, left=journal.left))
 
     def _persist(self, journal: Journal) -> None:

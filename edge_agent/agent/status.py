@@ -16,7 +16,7 @@ from edge_agent.api import load_identity
 from edge_agent.config import Config, ModelConfig
 from edge_agent.download import received
 from edge_agent.errors import AgentError
-from edge_agent.journal import Ended, Journal, load_journal
+from edge_agent.journal import Journal, load_journal
 from edge_agent.link import standing
 from edge_agent.report import Outbox
 from edge_agent.slots import Directory
@@ -80,12 +80,16 @@ def _of_model(settings: ModelConfig, slots: Directory, live: LiveModel) -> dict[
         "attempts": journal.attempts,
         "held": live.held,
         "error": journal.error.model_dump() if journal.error else None,
-        "last_update": _of_the_last(journal.last),
+        "last_update": _of_the_last(journal, slots.journal),
     }
 
 
-def _of_the_last(ended: Ended | None) -> dict[str, Any] | None:
-    return {**ended.model_dump(), "at": _moment(ended.at)} if ended else None
+def _of_the_last(journal: Journal, path: Path) -> dict[str, Any] | None:
+    """Nothing is written to a journal at rest: the time of the file is that of the end."""
+    if journal.last is None:
+        return None
+    at = path.stat().st_mtime if journal.state == "idle" else None
+    return {**journal.last.model_dump(), "at": _moment(at)}
 
 
 def _check_access(state_dir: Path) -> None:
