@@ -65,8 +65,8 @@ class Steps(Installation):
         limit = self.device.config.max_package_bytes
         if chain.size > limit:
             raise AgentError("package_too_large", f"{chain.size} bytes, the limit is {limit}")
-        fill = self.slots.fill()
         base = self.base()
+        fill = self.slots.fill(base)
         self._require(partial(self.check_room, self.expected_bytes(base), fill, base))
         self.enter("downloading", fill=fill, applied=0, **self._in_use())
 

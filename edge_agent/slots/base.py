@@ -6,7 +6,7 @@ so each must find its work done already. `journal` says what is being done.
     overwrites(journal)   Whether the target takes the place of the weights in use, in their file.
                           If so, it is made as an undo file, and the slot holds neither the old nor
                           the new weights for certain while it is `swapping`.
-    fill()                `offered`: the slot that new weights go to
+    fill(base)            `offered`: the slot that new weights go to, made from what `base` holds
     needed(...)           `offered`, `downloaded`: bytes that the disk must have free for them
     make(...)             `reconstituting`: apply the last package
     switch(journal)       `swapping`: the new weights are in use, `current` leads to them
@@ -120,7 +120,7 @@ class Storage(Directory, ABC):
     def overwrites(self, journal: Journal) -> bool: ...  # noqa: D102 - all in the docstring above
 
     @abstractmethod
-    def fill(self) -> SlotName: ...  # noqa: D102
+    def fill(self, base: SlotName | None = None) -> SlotName: ...  # noqa: D102
 
     @abstractmethod
     def needed(self, results: list[int], fill: SlotName, base: SlotName | None) -> int:

@@ -2,7 +2,8 @@
 
 The undo file is made and checked before anything is touched (`edge_agent.undo`). While the file is
 neither old nor new, `current` leads nowhere: a program that starts then finds no weights, which is
-better than mixed ones. The first weights of a model are written as in mode `ab`.
+better than mixed ones. The first weights of a model are written as in mode `ab`; so are those made
+from the slot that is not in use, which there is only after a change of the mode.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ class OneFile(TwoSlots):
         """Wherever there are weights in use."""
         return journal.before is not None and journal.fill == journal.previous
 
-    def fill(self) -> SlotName:
-        """The one that is in use."""
-        return self.current() or "a"
+    def fill(self, base: SlotName | None = None) -> SlotName:
+        """The one that is in use; a slot of mode `ab` is written once more, where all starts there.
+
+        It is written as in that mode, and the other one goes with the commit.
+        """
+        return base or self.current() or "a"
 
     def needed(self, results: list[int], fill: SlotName, base: SlotName | None) -> int:
-        """Beside the first weights: a guess at the undo file, whose size shows when it is made."""
-        if self.current() is None:
+        """What is written as in mode `ab`, or a guess at the undo file, which is not made yet."""
+        if fill != self.current():
             return super().needed(results, fill, base)
         return _BESIDE_BYTES
 

@@ -25,7 +25,7 @@ class TwoSlots(Storage):
         """Never."""
         return False
 
-    def fill(self) -> SlotName:
+    def fill(self, base: SlotName | None = None) -> SlotName:  # noqa: ARG002
         """The one that is not in use."""
         return "b" if self.current() == "a" else "a"
 

@@ -260,6 +260,28 @@ def test_from_two_slots_to_one_file_and_back(bench: Any, plane: Any, shelf: Any)
     assert (bench.in_use(), held(bench)) == (shelf.digests[1], ["a.safetensors", "b.safetensors"])
 
 
+def test_the_first_update_may_start_from_the_slot_of_the_other_mode(
+    bench: Any, plane: Any, shelf: Any
+) -> None:
+    """What the server was told of may be offered as a base; the weights in use stay meanwhile."""
+    for version, package in ((1, "full-1"), (2, "xor-12"), (1, None)):
+        plane.offer(shelf, shelf.wanted(version, package, plane.generation))
+        assert bench.round() == []
+    bench.settings["models"][MODEL] = {"storage": "inplace", "runtime": RUNTIME}
+    plane.offer(shelf, shelf.wanted(3, "xor-23", 9))
+    assert bench.round() == []
+    assert (bench.in_use(), bench.leftovers()) == (shelf.digests[3], set())
+    assert held(bench) == ["b.safetensors"]
+    assert plane.reports[-1].slots == [shelf.digests[3]]
+
+
+def test_such_an_update_needs_the_space_of_a_whole_file(device: Any) -> None:
+    with device.running() as agent:
+        slots, large = agent.updates[MODEL].slots, 1 << 40
+        assert slots.needed([large], "b", "b") == large
+        assert slots.needed([large], "a", "a") < large
+
+
 def test_an_update_ends_in_the_mode_in_which_it_began(device: Any, plane: Any, shelf: Any) -> None:
     plane.offer(shelf, shelf.wanted(2, "xor-12", 2))
     assert killed(device, "new", "before") == -signal.SIGKILL
