@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_agent import __version__
 from edge_agent.agent.loop import Agent, Stopped, run_for_ever, running
 from edge_agent.agent.showing import Showing
 from edge_agent.agent.status import status
@@ -30,6 +31,7 @@ def run(config: Config) -> dict[str, Any]:
     notifier = Notifier()
     try:
         with _agent(config, notifier) as agent:
+            _log.info("edge-agent %s for %s, with %s", __version__, config.server, config.state_dir)
             notifier.ready()
             run_for_ever(agent, Showing(config, notifier.status))
     except Stopped:

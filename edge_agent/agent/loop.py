@@ -199,6 +199,8 @@ class Agent:
         self._teller.introduce()
         self._teller.send()
         answer = self._device.api.desired(self._etag)
+        if self.is_away or not self.polls.answered:
+            _log.info("%s answers", self._device.config.server)
         self.polls.answered += 1
         self.polls.answered_at = time.time()
         self._interval = answer.interval or self._device.config.poll_seconds

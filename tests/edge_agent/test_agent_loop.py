@@ -404,3 +404,18 @@ def test_a_child_that_dies_while_a_model_is_opened_stops_no_other(
         assert codes(agent) == []
         assert bench.in_use() == shelf.digests[1]
         assert agent.updates["large"].digest == shelf.digests[2]
+
+
+def test_the_log_says_that_the_server_answers_at_first_and_again(
+    bench: Any, plane: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not at each poll."""
+    caplog.set_level("INFO")
+    expected = f"{bench.config.server} answers"
+    with bench.running() as agent:
+        agent.round()
+        agent.round()
+        assert caplog.messages.count(expected) == 1
+        agent.is_away = True
+        agent.round()
+    assert caplog.messages.count(expected) == 2
