@@ -130,11 +130,11 @@ def copy(source: Path, target: Path) -> None:
 def growing(path: Path) -> Iterator[BinaryIO]:
     """Give the file of a download, made if need be; synced when the block ends, however it ends."""
     with _seam(path), _opened(path, os.O_CREAT) as file:
+        disk.fsync_directory(path.parent)
         try:
             yield file
         finally:
             sync(file)
-            disk.fsync_directory(path.parent)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-PACKAGE = Path(files.__file__).parent
+PACKAGE = f"{Path(files.__file__).parent}/"
 
 
 class Open(NamedTuple):
@@ -162,9 +162,8 @@ def sites_of(frame: FrameType | None) -> tuple[Site, ...]:
     """The lines of the agent that are being carried out, innermost first."""
     sites = []
     while frame:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(PACKAGE):
-            module = str(path.relative_to(PACKAGE))
+        folder, _, module = frame.f_code.co_filename.partition(PACKAGE)
+        if not folder and module:
             sites.append(Site(module, frame.f_code.co_name, frame.f_lineno))
         frame = frame.f_back
     return tuple(sites)

@@ -73,7 +73,7 @@ class Stage:
             heard, after = list(self.plane.bodies), Tree.load(root).image()
             played = Played(scene, before, disk.noted, heard, after)
             self.check_reports(played, heard)
-            self._check_use(scene, root, {scene.ends})
+            self.check_use(scene, root, {scene.ends})
             return played
 
     def rounds(self, root: Path, scene: Scene) -> list[str]:
@@ -83,11 +83,12 @@ class Stage:
         for _ in range(MAX_STARTS):
             errors = bench.round()
             codes += errors
-            if not errors and self._rests(bench):
+            if not errors and self.rests(bench):
                 return codes
         raise Broken(f"not at rest after {MAX_STARTS} starts: {codes}")
 
-    def _rests(self, bench: Bench) -> bool:
+    def rests(self, bench: Bench) -> bool:
+        """Whether no update is under way and the server knows all."""
         journal = load_journal(bench.folder / "journal.json")
         pending = Outbox(bench.config.state_dir / "reports.json").pending
         return journal is not None and journal.state == "idle" and not pending
@@ -101,18 +102,18 @@ class Stage:
         scene = played.scene
         with self.place() as root:
             build(image, root)
-            self._check_use(scene, root, scene.allowed())
+            self.check_use(scene, root, scene.allowed())
             self.plane.bodies[:] = played.heard[: heard[0]]
             disk = RecordingDisk(root, lambda: len(self.plane.bodies))
             with using(disk):
                 self.rounds(root, scene)
-            self._check_use(scene, root, {scene.ends})
+            self.check_use(scene, root, {scene.ends})
             self.check_reports(played, self.plane.bodies)
             check_counters(played.heard[: heard[1]] + self.plane.bodies)
             check_equal(Tree.load(root).image(), played.after)
             return disk.noted
 
-    def _check_use(self, scene: Scene, root: Path, allowed: set[int | None]) -> None:
+    def check_use(self, scene: Scene, root: Path, allowed: set[int | None]) -> None:
         """What a program finds that opens `current`."""
         found = self.bench(root, scene).in_use()
         digests = {self.shelf.digests[n] if n else None for n in allowed}
