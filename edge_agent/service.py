@@ -55,7 +55,7 @@ def install(config: Path | None, user: str, root: Path = Path("/")) -> dict[str,
 def unit(path: Path, user: str, settings: Config | None, command: Sequence[Path | str]) -> str:
     """The text of the unit that runs `command` with the configuration at `path`. Pure."""
     if _lies_in(path, _TEMPORARY):
-        raise BadConfig("invalid", f"{path}: a service has a temporary directory of its own")
+        raise BadConfig("invalid", f"{path}: a service does not see /tmp; put it below /etc, say")
     words = [*command, "run", "--config", path]
     lines = {
         "ExecStart": [" ".join(_quoted(str(word)) for word in words)],
@@ -133,7 +133,8 @@ def _next(path: Path, user: str, settings: Config | None, root: Path) -> Iterato
     """The commands that are left to be done, in order."""
     is_here = root == Path("/")
     if not is_here or not _knows(user):
-        yield f"useradd --system --home-dir /var/lib/weft-agent {user}"
+        there = "" if is_here else f"--root {root} "
+        yield f"useradd {there}--system --home-dir /var/lib/weft-agent {user}"
     if settings is None:
         yield f"install -D -m 0640 -g {user} edge-agent.toml {path}"
         yield "edge-agent install-service  # once more: the configuration says what may be written"

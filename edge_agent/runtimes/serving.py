@@ -175,8 +175,11 @@ def _clear(place: Path) -> None:
 
 
 def _ids(users: Collection[str | int]) -> frozenset[int]:
+    return frozenset({0, os.geteuid(), *map(_id, users)})
+
+
+def _id(user: str | int) -> int:
     try:
-        named = {user if isinstance(user, int) else pwd.getpwnam(user).pw_uid for user in users}
+        return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
     except KeyError as error:
-        raise BadConfig("invalid", f"there is no user {error}") from error
-    return frozenset({0, os.geteuid()} | named)
+        raise BadConfig("invalid", f"there is no user {user}") from error

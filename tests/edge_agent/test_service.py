@@ -148,7 +148,7 @@ def test_what_is_left_to_do(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert installed(capsys, "--root", image)[1]["next"] == [
-        "useradd --system --home-dir /var/lib/weft-agent weft-agent",
+        f"useradd --root {image} --system --home-dir /var/lib/weft-agent weft-agent",
         f"systemctl --root {image} enable edge-agent",
     ]
     (tmp_path / "empty").mkdir()
