@@ -7,7 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo demo-fleet test test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load soak-edge clean
+.PHONY: install demo demo-fleet test test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load soak-edge clean
 
 install: $(ENV)/installed
 
@@ -26,6 +26,11 @@ demo-fleet: install
 
 test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+
+# Each point at which an agent can be killed, the power fail or its disk go wrong; `make test` tries
+# a sample. It says how many points were tried. About 6 minutes.
+test-faults: install
+	WEFT_FAULTS=full $(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/faults
 
 # Those tests that use a database, on a private PostgreSQL: it is started for them, and ended.
 # `make test-postgres TESTS=tests/rollouts` runs those of a room.
