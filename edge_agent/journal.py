@@ -1,7 +1,8 @@
 """The journal of one model: where its update stands, on disk before anything is done about it.
 
-A journal is read once, at the start, and replaced as a whole before each effect. What `current`
-points at is not in it: the link on disk is the truth of that.
+A journal is read once, at the start, and replaced as a whole before each effect. Where `current`
+leads to during an update is not in it: the link on disk is the truth of that. `in_use` is what it
+is put back to where somebody else has changed it.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class Journal(BaseModel):
     storage: StorageMode = Field(default="ab", description="Of the update under way.")
     slots: dict[SlotName, Held] = Field(
         default_factory=dict, description="A slot that is being written is not listed."
+    )
+    in_use: SlotName | None = Field(
+        default=None, description="The slot that `current` leads to until the next swap."
     )
     fill: SlotName | None = Field(default=None, description="The slot that the target goes to.")
     previous: SlotName | None = Field(default=None, description="The slot to go back to.")

@@ -154,6 +154,8 @@ class Steps(Installation):
         if self.slots.digest(fill) != target.weights_digest:
             self.enter("verifying", slots=without(self.journal.slots, fill))
             raise AgentError("slot_damaged", f"slot {fill} does not hold {target.weights_digest}")
+        if self.slots.current() != fill:
+            self.point_to(fill)
         verdict = self.runtime.verify(self.weights(), self.journal.golden)
         if verdict.digest not in (None, target.weights_digest):
             raise HealthError("wrong_weights", f"the program holds {verdict.digest}")

@@ -15,6 +15,7 @@ from typing import Any
 from edge_agent import files
 from edge_agent.agent.chain import Chain
 from edge_agent.agent.clock import Clock
+from edge_agent.agent.outcomes import BEFORE_SWAPPING
 from edge_agent.api import DeviceApi
 from edge_agent.config import Config, ModelConfig
 from edge_agent.errors import AgentError
@@ -66,6 +67,7 @@ class Installation:
         self.journal = found or self._first_journal()
         if self.journal.state == "idle":  # the one before was killed, or has lost its journal
             self.slots.tidy()
+        self.mend_link()
         self.runtime: Runtime = open_runtime(model, config, device.beat)
 
     def _storage(self, journal: Journal | None) -> Storage:
@@ -79,8 +81,28 @@ class Installation:
         self.slots.recover()
         if self.config.initial:
             self.slots.adopt(self.config.initial)
-        self._persist(Journal(slots=self.slots.survey()))
+        self._persist(Journal(slots=self.slots.survey(), in_use=self.slots.current()))
         return self.journal
+
+    def mend_link(self) -> None:
+        """Have `current` lead to what is in use where somebody else has changed it.
+
+        Only while the agent itself is not about to change it. Raises NoSpace.
+        """
+        journal, found = self.journal, self.slots.current()
+        if journal.state not in BEFORE_SWAPPING | {"idle"} or found == journal.in_use:
+            return
+        if journal.in_use is None:  # an agent before this one has not noted it
+            self._persist(journal.model_copy(update={"in_use": found}))
+        elif journal.in_use in journal.slots:
+            self.point_to(journal.in_use)
+
+    def point_to(self, name: SlotName) -> None:
+        """Put `current` right, which somebody else has changed."""
+        _log.error(
+            "%s: %s did not lead to slot %s; it does again", self.model, self.slots.link, name
+        )
+        self.slots.point_to(name)
 
     @property
     def digest(self) -> str | None:
@@ -130,6 +152,7 @@ class Installation:
             slots=self.journal.slots,
             settled=self.journal.settled,
             last=self.journal.last,
+            in_use=self.journal.in_use,
             left=self.journal.left,
             target=target,
             storage=self.slots.mode,
@@ -146,7 +169,22 @@ class Installation:
         done = self.target if is_done else journal.settled
         version = journal.target.version if journal.target else None
         last = Ended(state=journal.state, version=version, error=journal.error)
-        self._persist(Journal(slots=journal.slots, settled=done, last=last, left=journal.left))
+        self._persist(
+            Journal(
+                slots=journal.slots,
+                settled=done,
+                last=last,
+                left=journal.left,
+                in_use=self._left_in_use(),
+            )
+        )
+
+    def _left_in_use(self) -> SlotName | None:
+        """What the update that has just ended leaves in use."""
+        if self.journal.state == "committed":
+            return self.fill
+        is_untouched = self.journal.state != "rolled_back"
+        return self.journal.in_use if is_untouched else self.slots.current()
 
     def _persist(self, journal: Journal) -> None:
         """Replace the journal, unless nothing changes: flash memory wears."""

@@ -79,7 +79,11 @@ class Update(Steps):
         return self._hold
 
     def recheck(self) -> None:
-        """Have an update that was put off look again, where it knows what to look at."""
+        """Look after `current`, and have an update look again that knows what has put it off."""
+        try:
+            self.mend_link()
+        except WeftError as error:  # of the disk; the next poll tries again
+            _log.error("%s: %s", self.model, error)
         if self.journal.state == "deferred" and self.obstacle:
             self._hurry()
 

@@ -41,15 +41,19 @@ class Directory:
         return self.directory / "slots" / f"{name}.safetensors"
 
     def current(self) -> SlotName | None:
-        """The slot in use; None before the first installation."""
+        """The slot in use; None before the first installation, or where somebody took the link."""
         if not self.link.is_symlink():
             return None
-        target = self.link.readlink()
-        return next((name for name in SLOTS if target.name == self.path(name).name), None)
+        target = str(self.link.readlink())
+        return next((name for name in SLOTS if target == self._destination(name)), None)
 
     def point_to(self, name: SlotName) -> None:
         """Make `current` lead to a slot."""
-        files.link(self.link, f"slots/{self.path(name).name}")
+        files.link(self.link, self._destination(name))
+
+    def _destination(self, name: SlotName) -> str:
+        """Relative, so that the state directory can be moved."""
+        return f"slots/{self.path(name).name}"
 
     def package(self, sha256: str) -> Path:
         """Where a package is downloaded to: bytes of one package never mix with another's."""
