@@ -214,13 +214,13 @@ def _print_tree(values: dict[str, Any], margin: str) -> None:
         elif name == "errors":
             print(f"{margin}{name}:")
             for error in value:
-                print(f"{margin}  {error['message']} [{error['code']}]")
+                print(logs.plain(f"{margin}  {error['message']} [{error['code']}]"))
         elif isinstance(value, list):
             print(f"{margin}{name}:")
             for line in value:
                 print(f"{margin}  {line}")
         else:
-            print(f"{margin}{name}: {value}")
+            print(logs.plain(f"{margin}{name}: {value}"))
 
 
 if __name__ == "__main__":

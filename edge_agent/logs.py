@@ -40,9 +40,14 @@ def line(level: str, text: str) -> str:
 
     What servers and programs said is in it too: they must not be able to write lines of their own.
     """
-    joined = " | ".join(part.rstrip() for part in text.splitlines())
-    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in joined)
+    shown = plain(text)
     return f"<{_PRIORITIES.get(level, 6)}>{shown}" if _is_journal() else shown
+
+
+def plain(text: str) -> str:
+    """`text` in one line, harmless to a terminal."""
+    joined = " | ".join(part.rstrip() for part in text.splitlines())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in joined)
 
 
 def _is_journal() -> bool:

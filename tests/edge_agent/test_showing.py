@@ -257,6 +257,24 @@ def test_it_tells_how_the_last_update_ended_as_long_as_nothing_new_begins(
     assert f"{MODEL}: version 1 is in use again" in caplog.messages
 
 
+def test_what_a_check_said_does_not_reach_the_terminal_as_it_is(
+    bench: Any, plane: Any, shelf: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    bench.settings["models"][MODEL]["health_command"] = [
+        "sh",
+        "-c",
+        r"printf 'a\nb\033[31m'; false",
+    ]
+    bench.round()
+    said = status(bench.config)["models"][MODEL]["last_update"]["error"]["message"]
+    assert "a\nb" in said
+    cli._print_tree(status(bench.config), "")
+    shown = capsys.readouterr().out
+    assert "a | b" in shown
+    assert "\033" not in shown
+
+
 def test_it_knows_nothing_of_an_agent_that_works_elsewhere(shown: Any, tmp_path: Path) -> None:
     with shown.running() as agent:
         Showing(shown.config, lambda _: None)(agent)
