@@ -68,8 +68,8 @@ def download(api: DeviceApi, offer: PackageOffer, path: Path, link: Link, until:
 
 
 def received(path: Path) -> int:
-    """Bytes of the download held so far."""
-    return path.stat().st_size if path.exists() else 0
+    """Bytes of the download held so far. Raises NoSpace where the disk cannot be read."""
+    return files.size(path)
 
 
 def _request(

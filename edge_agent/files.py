@@ -193,6 +193,30 @@ def free_bytes(directory: Path) -> int:
         return shutil.disk_usage(directory).free
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file, or a link that leads to one."""
+    with _seam(path):
+        return path.exists()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    with _seam(path):
+        return path.stat().st_size if path.exists() else 0
+
+
+def destination(path: Path) -> str | None:
+    """Where a symbolic link leads to; None where there is no link."""
+    with _seam(path):
+        return str(path.readlink()) if path.is_symlink() else None
+
+
+def matching(directory: Path, pattern: str) -> list[Path]:
+    """What lies in a directory and has such a name."""
+    with _seam(directory):
+        return list(directory.glob(pattern))
+
+
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold the lock at `path`; raises AgentError `busy` where another process does."""

@@ -107,7 +107,7 @@ def admit_local(path: Path, max_bytes: int) -> Iterator[Admitted]:
 
 def _check_bytes(path: Path, offer: PackageOffer) -> None:
     # 1. The length.
-    size = path.stat().st_size if path.exists() else 0
+    size = files.size(path)
     if size != offer.size:
         raise TrustError("wrong_length", f"the package has {size} bytes, offered {offer.size}")
     # 2. The SHA-256.

@@ -26,10 +26,20 @@ class Showing:
     def __init__(self, config: Config, tell: Callable[[str], None]) -> None:
         self._config, self._tell = config, tell
         self._live = _Shown(live_file(config), LIVE_SECONDS)
+        self._fault = ""
         self._metrics = config.metrics_file and _Shown(config.metrics_file, METRICS_SECONDS)
 
     def __call__(self, agent: Agent) -> float:
         """Show what is so now; returns the seconds after which there is something left to show."""
+        try:
+            later, self._fault = self._show(agent), ""
+        except WeftError as error:  # of a disk that cannot be read
+            if error.message != self._fault:  # once, not at every turn
+                _log.error("%s", error)
+            later, self._fault = math.inf, error.message
+        return later
+
+    def _show(self, agent: Agent) -> float:
         self._tell(in_a_line(agent))
         now, live = agent.clock.now(), Live.of(agent, self._config)
         later = math.inf

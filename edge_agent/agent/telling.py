@@ -10,6 +10,7 @@ from edge_agent.api import Identity, load_identity, persist_identity
 from edge_agent.config import Config
 from edge_agent.errors import AgentError
 from edge_agent.inventory import attributes, told
+from shared.errors import NoSpace
 from shared.wire import Enrolment, HeldModel, Report
 
 _log = logging.getLogger(__name__)
@@ -53,11 +54,10 @@ class Teller:
         self._device.outbox.add(*self._holdings())
 
     def _holdings(self) -> Iterator[Report]:
-        for model in self._models:
-            held = _holding(model)
+        for model, held in self._held():
             yield Report(
                 counter=1,  # the outbox gives the real one
-                model=model.model,
+                model=model,
                 result="committed",
                 state="idle",
                 weights_digest=held.current,
@@ -65,6 +65,15 @@ class Teller:
                 capabilities=self._device.capabilities(),
                 attributes=self._attributes,
             )
+
+    def _held(self) -> Iterator[tuple[str, HeldModel]]:
+        """What is held of each model; of one whose directory cannot be read, nothing is said."""
+        for model in self._models:
+            slots = [held.digest for held in model.journal.slots.values()]
+            try:
+                yield model.model, HeldModel(slots=slots, current=model.digest)
+            except NoSpace as error:
+                _log.error("%s: %s", model.model, error)
 
     def _enrol(self) -> None:
         """A token goes only to the server that gave it."""
@@ -83,7 +92,7 @@ class Teller:
         request = Enrolment(
             name=self._config.name,
             token=token.get_secret_value(),
-            models={model.model: _holding(model) for model in self._models},
+            models=dict(self._held()),
             capabilities=self._device.capabilities(),
             attributes=self._attributes,
         )
@@ -97,8 +106,3 @@ class Teller:
     def _names(self) -> set[str]:
         """The models that are open; others may come."""
         return {model.model for model in self._models}
-
-
-def _holding(model: Installation) -> HeldModel:
-    slots = [held.digest for held in model.journal.slots.values()]
-    return HeldModel(slots=slots, current=model.digest)

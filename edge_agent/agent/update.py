@@ -17,7 +17,7 @@ from edge_agent.api import Backoff
 from edge_agent.config import ModelConfig
 from edge_agent.errors import AgentError, HealthError, RuntimeAway, ServerAway, WrongWeights
 from edge_agent.journal import Target
-from shared.errors import BadWeights, WeftError
+from shared.errors import BadWeights, NoSpace, WeftError
 from shared.wire import DesiredModel, Fault, State
 
 #: The longest pause after errors of a link; what is put off for no known time is tried again once
@@ -133,6 +133,8 @@ class Update(Steps):
             step(self)
         except WeftError as error:
             return error
+        except OSError as error:
+            return NoSpace("unusable", f"{error.filename}: {error.strerror or error}")
         except Exception as error:
             _log.exception("%s: unexpected", self.model)
             return AgentError("unexpected", f"{type(error).__name__}: {error}")
@@ -208,7 +210,11 @@ class Update(Steps):
         return error
 
     def _received(self) -> int:
-        return self.chain.received if self.journal.target else 0
+        """Bytes of the packages that are here, as far as the disk says; to judge progress by."""
+        try:
+            return self.chain.received if self.journal.target else 0
+        except NoSpace:
+            return 0
 
     def _hurry(self) -> None:
         """There is something to do now."""

@@ -57,8 +57,8 @@ class Storage(Directory, ABC):
         Where it was interrupted, it goes on; weights that are not those are not put into use.
         Raises BadWeights where `initial` is not a weights file.
         """
-        if not any(self.path(name).exists() for name in SLOTS):
-            if not initial.exists():
+        if not any(files.exists(self.path(name)) for name in SLOTS):
+            if not files.exists(initial):
                 raise BadWeights("not_found", f"{initial}: no such file")
             if self._heavy.digest(initial) is None:
                 raise BadWeights("malformed", f"{initial} is not a weights file")
@@ -71,12 +71,12 @@ class Storage(Directory, ABC):
     def digest(self, name: SlotName) -> str | None:
         """The weights digest of what a slot holds now, read from the disk; None if unreadable."""
         path = self.path(name)
-        return self._heavy.digest(path) if path.exists() else None
+        return self._heavy.digest(path) if files.exists(path) else None
 
     def stage_digest(self, number: int) -> str | None:
         """As `digest`, of a stage."""
         path = self.stage(number)
-        return self._heavy.digest(path) if path.exists() else None
+        return self._heavy.digest(path) if files.exists(path) else None
 
     def survey(self) -> dict[SlotName, Held]:
         """What the slots hold, by reading them: for a device without a journal."""
@@ -99,8 +99,8 @@ class Storage(Directory, ABC):
 
         There is no link then. Of two slots, nobody knows which one it was.
         """
-        there = [name for name in SLOTS if self.path(name).exists()]
-        is_under_way = self.undo.exists() and self.current() is None and len(there) == 1
+        there = [name for name in SLOTS if files.exists(self.path(name))]
+        is_under_way = files.exists(self.undo) and self.current() is None and len(there) == 1
         if is_under_way and self.undo_change(there[0]):
             self.point_to(there[0])
 
@@ -113,7 +113,7 @@ class Storage(Directory, ABC):
     def drop_undo(self) -> None:
         """Remove the undo file, if there is one, and what belongs to it."""
         for path in (self.undo, self.undo.with_name(f"{self.undo.name}.scratch")):
-            if path.exists():
+            if files.exists(path):
                 files.remove(path)
 
     @abstractmethod

@@ -22,7 +22,7 @@ SLOTS: tuple[SlotName, ...] = get_args(SlotName)
 
 
 class Directory:
-    """What lies where, and the moves that are the same in all modes."""
+    """What lies where, and the moves that are the same in all modes. Each raises NoSpace."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -42,9 +42,7 @@ class Directory:
 
     def current(self) -> SlotName | None:
         """The slot in use; None before the first installation, or where somebody took the link."""
-        if not self.link.is_symlink():
-            return None
-        target = str(self.link.readlink())
+        target = files.destination(self.link)
         return next((name for name in SLOTS if target == self._destination(name)), None)
 
     def point_to(self, name: SlotName) -> None:
@@ -62,7 +60,7 @@ class Directory:
     def keep_packages(self, sha256s: Collection[str]) -> None:
         """Remove all packages but those."""
         kept = {self.package(sha256) for sha256 in sha256s}
-        for path in self.directory.glob("package-*.weft"):
+        for path in files.matching(self.directory, "package-*.weft"):
             if path not in kept:
                 files.remove(path)
 
@@ -72,15 +70,14 @@ class Directory:
 
     def drop_stages(self, but: int | None = None) -> None:
         """Remove them all but one."""
-        for path in self.directory.glob("stage-*.safetensors"):
+        for path in files.matching(self.directory, "stage-*.safetensors"):
             if but is None or path != self.stage(but):
                 files.remove(path)
 
     def stage_bytes(self) -> int:
         """The space that they take."""
-        return sum(path.stat().st_size for path in self.directory.glob("stage-*.safetensors"))
+        return sum(map(files.size, files.matching(self.directory, "stage-*.safetensors")))
 
     def size(self, name: SlotName) -> int:
         """Bytes of the file in a slot, 0 where there is none."""
-        path = self.path(name)
-        return path.stat().st_size if path.exists() else 0
+        return files.size(self.path(name))

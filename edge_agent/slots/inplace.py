@@ -69,7 +69,7 @@ class OneFile(TwoSlots):
         if previous is None or previous != journal.fill:
             return super().go_back(journal)
         files.remove(self.link)
-        if self.undo.exists():  # else it is done, and was interrupted when all was tidied up
+        if files.exists(self.undo):  # else it is done, and was interrupted when all was tidied up
             self.undo_change(previous)
         is_whole = self._is_whole(journal)
         if is_whole:
