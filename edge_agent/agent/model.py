@@ -31,6 +31,8 @@ from shared.wire import Capabilities, Report, Result, State
 
 #: What the journal, the reports and a file system's own needs may take beside the weights.
 MARGIN_BYTES = 1 << 20
+#: What clocks say of two starts of the agent is believed up to this: a device may begin in 1970.
+LONGEST_UPDATE_SECONDS = 31 * 86400.0
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,7 @@ class Installation:
         self.model, self.config, self.device = model, config, device
         self._directory = device.config.state_dir / "models" / model
         self._on_disk: Journal | None = None
+        self._since, self._began_here = device.clock.now(), False
         self.ended: Counter[State] = Counter()
         found = load_journal(Directory(self._directory).journal)
         self.slots = self._storage(found)
@@ -148,6 +151,7 @@ class Installation:
     def begin(self, target: Target) -> None:
         """Take on an update, after the one that was finished last."""
         self.slots = self._storage(None)
+        self._since, self._began_here = self.device.clock.now(), True
         fresh = Journal(
             slots=self.journal.slots,
             settled=self.journal.settled,
@@ -209,12 +213,22 @@ class Installation:
             version=named.version,
             error=journal.error,
             tensor_digests=journal.tensor_digests,
-            seconds=round(max(0.0, time.time() - journal.started_at), 3),
+            seconds=round(self._seconds(), 3),
             health=journal.health,
             capabilities=self.device.capabilities(),
         )
         self.device.outbox.add(report)
         self.ended[report.state] += 1
+
+    def _seconds(self) -> float:
+        """Since the offer; by the clock on the wall only across a start, and if that makes sense.
+
+        That clock may be set meanwhile. What is known then is the time since the agent's start.
+        """
+        here = self.device.clock.now() - self._since
+        passed = time.time() - self.journal.started_at
+        makes_sense = here <= passed <= LONGEST_UPDATE_SECONDS
+        return passed if makes_sense and not self._began_here else here
 
     def still_holds(self, name: SlotName) -> bool:
         """Whether a slot holds what the journal says; if not, it is struck from the journal."""

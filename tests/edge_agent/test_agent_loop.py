@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -419,3 +420,45 @@ def test_the_log_says_that_the_server_answers_at_first_and_again(
         agent.is_away = True
         agent.round()
     assert caplog.messages.count(expected) == 2
+
+
+# How long an update took, by clocks that may be wrong until the network is there.
+
+
+@pytest.mark.parametrize("jump", [56 * 365 * 86400, -86400, 3600])
+def test_an_update_took_as_long_as_it_did_whatever_the_clock_on_the_wall_says(
+    bench: Any, plane: Any, shelf: Any, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    plane.faults = refuse(PACKAGES, 1, Retry_After="100")
+    with bench.running() as agent:
+        agent.turn()
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        agent.clock.wait(120)
+        assert codes(agent) == []
+    assert 120 <= plane.reports[-1].seconds < 180
+
+
+@pytest.mark.parametrize(
+    ("jump", "least", "most"), [(3600, 3600, 3700), (56 * 365 * 86400, 40, 100), (-9e4, 40, 100)]
+)
+def test_across_a_restart_the_clock_on_the_wall_is_believed_within_reason(
+    bench: Any,
+    plane: Any,
+    shelf: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    jump: float,
+    least: float,
+    most: float,
+) -> None:
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    plane.faults = refuse(PACKAGES, 1)
+    with bench.running() as agent:
+        assert codes(agent) == ["server.unreachable"]
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    with bench.running() as agent:
+        agent.clock.wait(40)
+        assert codes(agent) == []
+    assert least <= plane.reports[-1].seconds < most
