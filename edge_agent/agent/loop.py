@@ -95,7 +95,7 @@ class Agent:
         """Do what is due now: a poll, one go of each update, the reports; says what went wrong."""
         errors: list[WeftError] = []
         if self.clock.now() >= self._next_poll:
-            errors += self._try(self._poll)
+            errors += self._try(self._poll) or self._consider()
         errors += _errors(update.go() for update in self._due())
         errors += self._try(self._teller.note_changes)
         if not self.is_away:
@@ -121,8 +121,9 @@ class Agent:
         need nothing more from it are finished before that.
         """
         away = self._try(self._poll)
+        errors = [] if away else self._consider()
         self._teller.note_changes()
-        errors = self._settle(patience)
+        errors += self._settle(patience)
         if away:
             raise away[0]
         self._teller.send()
@@ -190,7 +191,7 @@ class Agent:
         return []
 
     def _poll(self) -> None:
-        """Ask what is wanted; what has not changed is considered anew, it may have had to wait."""
+        """Ask what is wanted."""
         self.polls.asked += 1
         self.polls.asked_at = time.time()
         self._open()
@@ -212,10 +213,12 @@ class Agent:
             self._etag = answer.etag
             for name in sorted(self._wanted.keys() - self._device.config.models.keys()):
                 _log.warning("%s: offered, but not in this device's configuration", name)
-        for name, update in self.updates.items():
-            update.consider(self._wanted.get(name))
         if answer.desired is not None and answer.desired.report:
             self._teller.tell()
+
+    def _consider(self) -> list[WeftError]:
+        """Take on what is wanted; what has not changed is considered anew, it may have waited."""
+        return _errors(u.consider(self._wanted.get(name)) for name, u in self.updates.items())
 
 
 def _errors(found: Iterator[WeftError | None]) -> list[WeftError]:

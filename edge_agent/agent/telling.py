@@ -24,6 +24,7 @@ class Teller:
         self._identity = config.state_dir / "identity.json"
         self._attributes = attributes(config.attributes)
         self._is_known = False
+        self._given: Identity | None = None  # by the server, and not yet noted
         self._checked: set[str] = set()
 
     def introduce(self) -> None:
@@ -77,10 +78,11 @@ class Teller:
 
     def _enrol(self) -> None:
         """A token goes only to the server that gave it."""
-        identity = load_identity(self._identity)
+        identity = self._given or load_identity(self._identity)
         if identity is None or identity.server != self._config.server:
-            identity = self._ask_to_be_known()
-            persist_identity(self._identity, identity)
+            identity = self._given = self._ask_to_be_known()
+        if self._given:
+            persist_identity(self._identity, self._given)
             self._device.outbox.note_told(self._inventory())
         self._device.api.use_token(identity.token)
         self._is_known = True

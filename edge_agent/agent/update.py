@@ -47,12 +47,16 @@ class Update(Steps):
         self._is_counted, self._attempts_before, self._arrived = False, 0, 0
         self._absent_since: float | None = None
 
-    def consider(self, desired: DesiredModel | None) -> None:
-        """Take note of what the server wants; it may replace what is under way before the swap."""
+    def consider(self, desired: DesiredModel | None) -> WeftError | None:
+        """Take note of what the server wants; it may replace what is under way before the swap.
+
+        Returns what prevents it.
+        """
         try:
             self._consider(desired)
         except WeftError as error:  # of the disk; the next poll considers it again
-            self._pause(error)
+            return self._pause(error)
+        return None
 
     def _consider(self, desired: DesiredModel | None) -> None:
         self._note_hold(desired)
@@ -144,6 +148,8 @@ class Update(Steps):
         """Do what follows from an error; whether the update has left its state by it."""
         state, outcome = self.journal.state, outcome_of(error, self.journal.state)
         fault = Fault(code=error.code, message=error.message[:2000])
+        if outcome == "damaged":
+            return self._note_damage(error, fault)
         if outcome == "deferred":
             self._defer(error, fault)
         elif outcome == "away":
@@ -166,6 +172,18 @@ class Update(Steps):
             self._end(outcome, error, fault)
             return True
         return False
+
+    def _note_damage(self, error: WeftError, fault: Fault) -> bool:
+        """Download it once more, later; not for ever, as a disk that did it may do it each time."""
+        damaged = self.journal.damaged + 1
+        self.journal = self.journal.model_copy(update={"damaged": damaged})
+        if damaged < self.device.config.max_attempts:
+            self._defer(error, fault)
+            return False
+        told = f"packages were damaged on the disk {damaged} times; the last error: {error.message}"
+        worn = AgentError("too_many_attempts", told)
+        self._end("failed", worn, Fault(code=worn.code, message=worn.message[:2000]))
+        return True
 
     def _is_patient(self) -> bool:
         """Whether a program that is not running may still be about to start."""

@@ -22,73 +22,75 @@ KINDS: tuple[Kind, ...] = ("ENOSPC", "EIO", "EROFS", "short")
 class FailingDisk(files.Disk):
     """Fails at the operation of number `at` (from 0), and with `lasts` at all after it.
 
-    A disk that is full takes half of what was to be written before it says so.
+    A disk that is full takes half of a write before it says so. `at` infinite: it never fails.
     """
 
     kind: Kind
-    at: int
-    lasts: bool
+    at: float
+    lasts: bool = False
 
     def __post_init__(self) -> None:
-        self.done = 0
-        self.failed = 0
-        self._is_repaired = False
+        self.operations: list[str] = []
+        self.is_repaired = self.has_failed = self._is_full = False
 
     def repair(self) -> None:
         """From now on all is well."""
-        self._is_repaired = True
+        self.is_repaired = True
 
     def open(self, path: Path, flags: int, mode: int) -> int:
-        self._operate(path)
+        self._operate("open", path)
         return super().open(path, flags, mode)
 
     def write(self, descriptor: int, data: ReadableBuffer) -> int:
-        fails = self._fails()
-        part = memoryview(data)[: max(1, len(memoryview(data)) // 2)]
-        if fails and self.kind == "short":
-            return super().write(descriptor, part)
-        if fails:
-            if self.kind == "ENOSPC":
-                super().write(descriptor, part)
+        whole = memoryview(data)
+        fails = self._fails("write")
+        if self._is_full:  # it has taken a part already
+            self._is_full = False
             raise self._error()
-        return super().write(descriptor, data)
+        part = whole[: len(whole) // 2]
+        if not fails or (self.kind == "short" and not part):
+            return super().write(descriptor, whole)
+        if self.kind not in ("short", "ENOSPC") or not part:
+            raise self._error()
+        self._is_full = self.kind == "ENOSPC"
+        return super().write(descriptor, part)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        self._operate()
+        self._operate("truncate")
         super().truncate(descriptor, size)
 
-    def fsync(self, descriptor: int) -> None:  # noqa: ARG002 - to sync would only take time
-        self._operate()
+    def fsync(self, descriptor: int) -> None:
+        self._operate("fsync")
 
     def rename(self, path: Path, target: Path) -> None:
-        self._operate(path)
+        self._operate("rename", path)
         super().rename(path, target)
 
     def unlink(self, path: Path) -> None:
-        self._operate(path)
+        self._operate("unlink", path)
         super().unlink(path)
 
     def symlink(self, destination: str, path: Path) -> None:
-        self._operate(path)
+        self._operate("symlink", path)
         super().symlink(destination, path)
 
     def mkdir(self, path: Path, mode: int) -> None:
-        self._operate(path)
+        self._operate("mkdir", path)
         super().mkdir(path, mode)
 
     def fsync_directory(self, path: Path) -> None:
-        self._operate(path)
+        self._operate("fsync_directory", path)
 
-    def _operate(self, path: Path | None = None) -> None:
-        if self._fails() and self.kind != "short":
+    def _operate(self, name: str, path: Path | None = None) -> None:
+        if self._fails(name) and self.kind != "short":
             raise self._error(path)
 
-    def _fails(self) -> bool:
-        number, self.done = self.done, self.done + 1
-        if self._is_repaired or not (number == self.at or (self.lasts and number > self.at)):
-            return False
-        self.failed += 1
-        return True
+    def _fails(self, name: str) -> bool:
+        number = len(self.operations)
+        self.operations.append(name)
+        fails = number == self.at or (self.lasts and number > self.at)
+        self.has_failed |= fails
+        return fails and not self.is_repaired
 
     def _error(self, path: Path | None = None) -> OSError:
         number = getattr(errno, self.kind)

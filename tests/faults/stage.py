@@ -88,6 +88,7 @@ class Stage:
         raise Broken(f"not at rest after {MAX_STARTS} starts: {codes}")
 
     def rests(self, bench: Bench) -> bool:
+        """Whether the update has ended, and all that is to be told has been."""
         """Whether no update is under way and the server knows all."""
         journal = load_journal(bench.folder / "journal.json")
         pending = Outbox(bench.config.state_dir / "reports.json").pending

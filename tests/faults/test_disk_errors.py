@@ -13,6 +13,7 @@ import pytest
 
 from edge_agent import files
 from shared.errors import NoSpace
+from tests.edge_agent.plane import Bench, Plane, Shelf
 from tests.faults.failing import FailingDisk
 from tests.faults.stage import using
 
@@ -23,3 +24,25 @@ def test_an_error_of_the_disk_has_a_code(tmp_path: Path, kind: str, code: str) -
         files.write(tmp_path / "x", b"x")
     assert caught.value.code == f"storage.{code}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_cannot_note_who_it_is_enrols_only_once(bench: Bench, plane: Plane) -> None:
+    with bench.running() as agent:
+        for _ in range(3):
+            with using(FailingDisk("ENOSPC", 0, lasts=True)):
+                assert {error.code for error in agent.turn()} == {"storage.no_space"}
+            agent.clock.wait(agent.pause())
+        assert agent.turn() == []
+    assert bench.round() == []
+    assert len(plane.enrolments) == 1
+
+
+def test_an_update_that_cannot_be_noted_is_an_error_of_the_round(
+    bench: Bench, plane: Plane, shelf: Shelf
+) -> None:
+    assert bench.round() == []
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    with bench.running() as agent, using(FailingDisk("ENOSPC", 0, lasts=True)):
+        assert [error.code for error in agent.round()[1]] == ["storage.no_space"]
+    with bench.running() as agent, using(FailingDisk("ENOSPC", 0, lasts=True)):
+        assert [error.code for error in agent.turn()] == ["storage.no_space"]
