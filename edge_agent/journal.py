@@ -97,6 +97,7 @@ class Journal(BaseModel):
     before: Held | None = Field(default=None, description="The weights to go back to.")
     attempts: int = Field(default=0, description="Starts of this update without progress.")
     received: int = Field(default=0, description="Package bytes held at the last start.")
+    damaged: int = Field(default=0, description="Times that the packages were damaged on the disk.")
     applied: int = Field(
         default=0, description="Packages of a chain that are applied; the last result is kept."
     )

@@ -23,8 +23,11 @@ ENDING: frozenset[State] = frozenset(
 #: `again`: the same step may succeed later, though nothing about the update changes.
 #: `absent`: the program that is to use the weights is not running: after a loss of power the agent
 #: may be there long before it; or it died of the weights.
+#: `damaged`: what came well is not so any more on the disk; it is downloaded again, later.
 #: The others are the states that follow.
-Outcome: TypeAlias = Literal["away", "again", "absent", "deferred", "rolled_back", "failed"]
+Outcome: TypeAlias = Literal[
+    "away", "again", "absent", "damaged", "deferred", "rolled_back", "failed"
+]
 
 #: Nobody knows whose fault it is.
 _UNKNOWN = frozenset({"agent.worker_died", "agent.unexpected"})
@@ -45,7 +48,7 @@ def outcome_of(error: WeftError, state: State) -> Outcome:
     if state in ENDING or isinstance(error, (Unreachable, DownloadError)):
         return "again"
     if error.code in _WRONG_BYTES:
-        return "again" if state == "downloading" else "deferred"
+        return "again" if state == "downloading" else "damaged"
     if error.code in _UNKNOWN:
         return "again"
     return _end_of(state)

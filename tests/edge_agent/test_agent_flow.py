@@ -16,6 +16,7 @@ from edge_agent import files
 from edge_agent.agent.flow import TABLE
 from edge_agent.agent.outcomes import BEFORE_SWAPPING, CHANGING, ENDING
 from edge_agent.errors import AgentError, ServerAway
+from edge_agent.heavy.inline import Inline
 from edge_agent.journal import Target, load_journal
 from shared.wire import State
 
@@ -279,6 +280,32 @@ def test_a_package_that_was_damaged_on_the_disk_is_downloaded_again(
     assert bench.in_use() == shelf.digests[1]
     assert [r.state for r in plane.reports] == ["deferred", "committed"]
     assert len(plane.asked("/device/v1/packages")) == 2
+
+
+def test_a_disk_that_damages_every_download_ends_the_update(
+    bench: Any, plane: Any, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is downloaded again and again costs traffic, and helps nobody."""
+    bench.settings["max_attempts"] = 3
+    plane.offer(shelf, shelf.wanted(1, "full-1"))
+    inspect = Inline.inspect
+
+    def rot(heavy: Inline, packages: Any, base: Path | None) -> Any:
+        path = packages[0][0]
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        return inspect(heavy, packages, base)
+
+    monkeypatch.setattr(Inline, "inspect", rot)
+    for _ in range(30):  # a restart does not begin the count anew
+        with bench.running() as agent:
+            agent.turn()
+            agent.clock.wait(agent.pause())
+            agent.turn()
+    assert [r.state for r in plane.reports] == ["deferred", "failed"]
+    assert plane.reports[-1].error.code == "agent.too_many_attempts"
+    assert "damaged" in plane.reports[-1].error.message
+    assert len(plane.asked("/device/v1/packages")) == 3
+    assert (bench.in_use(), bench.leftovers()) == (None, set())
 
 
 def test_a_lost_journal_is_made_anew_from_the_slots(bench: Any, plane: Any, shelf: Any) -> None:
