@@ -15,8 +15,10 @@ from shared.wire import MAX_CHAIN, Capabilities
 MIB = 1024**2
 
 
-def capabilities(about: About, directory: Path, chain: int = MAX_CHAIN) -> Capabilities:
-    """What this agent can decode, the space it has, and how many packages an update may take."""
+def capabilities(
+    about: About, directory: Path, chain: int = MAX_CHAIN, in_place: Iterable[str] = ()
+) -> Capabilities:
+    """What this agent can decode and store, and how many packages an update may take."""
     return Capabilities(
         agent=__version__,
         formats=about.formats,
@@ -25,6 +27,7 @@ def capabilities(about: About, directory: Path, chain: int = MAX_CHAIN) -> Capab
         dtypes=about.dtypes,
         free_bytes=files.free_bytes(directory),
         chain=chain,
+        in_place=sorted(in_place),
     )
 
 

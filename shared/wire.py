@@ -103,6 +103,10 @@ class Capabilities(Message):
     dtypes: list[str] = Field(default_factory=list, description="safetensors dtypes it can change.")
     free_bytes: int | None = Field(default=None, ge=0, description="Free space for slots.")
     chain: int = Field(default=1, ge=1, description="Most packages it applies in one update.")
+    in_place: list[ModelName] = Field(
+        default_factory=list,
+        description="Models of which it changes the one file: to weights of the same tensors only.",
+    )
 
 
 class HeldModel(Message):

@@ -50,9 +50,10 @@ class Device:
 
     def capabilities(self) -> Capabilities:
         """What this device can decode and hold; takes a moment the first time."""
-        models = self.config.models.values()
-        chain = min(STORAGES[model.storage].max_chain for model in models)
-        return capabilities(self.heavy.about(), self.config.state_dir, chain)
+        models = self.config.models
+        chain = min(STORAGES[model.storage].max_chain for model in models.values())
+        in_place = (name for name, model in models.items() if model.storage == "inplace")
+        return capabilities(self.heavy.about(), self.config.state_dir, chain, in_place)
 
 
 class Installation:

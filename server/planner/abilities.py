@@ -45,6 +45,8 @@ class Abilities:
     dtypes: frozenset[str] = frozenset()
     chain: int = 1
     """Most packages that it applies in one update."""
+    in_place: frozenset[str] = frozenset()
+    """Models of which it changes the one file: to weights of the same tensors only."""
 
     @classmethod
     def of(cls, capabilities: Mapping[str, Any]) -> Abilities:
@@ -55,6 +57,7 @@ class Abilities:
             coders=frozenset(capabilities.get("coders") or ()),
             dtypes=frozenset(capabilities.get("dtypes") or ()),
             chain=int(capabilities.get("chain") or 1),
+            in_place=frozenset(capabilities.get("in_place") or ()),
         )
 
     @property

@@ -83,12 +83,17 @@ class Planning:
         terms = Terms(budget, _standing(assignment), self.unbuildable())
         known = held_versions(session, held, version.model_id)
         bases = {v.weights_digest: v.id for v in known if may_start(v, version)}
+        holding = holding_of(device, held)
         target = Target(
-            version.id, version.weights_digest, bases, is_removed=version.removed_at is not None
+            version.id,
+            version.weights_digest,
+            bases,
+            is_removed=version.removed_at is not None,
+            fits=held.model_name not in holding.abilities.in_place or _fits(held, known, version),
         )
         while True:
             packages = self.published.of(session, version.model_id)
-            found = plan(holding_of(device, held), target, packages, terms)
+            found = plan(holding, target, packages, terms)
             if not isinstance(found, Download) or _still_there(session, found):
                 return Planned(found, _unknown(held, known))
             self.published.forget(version.model_id)
@@ -130,6 +135,12 @@ def _digests(held: DeviceModel) -> set[str]:
 def may_start(base: Version, target: Version) -> bool:
     """Whether an `xor` can be made from these weights."""
     return base.removed_at is None and base.schema_digest == target.schema_digest
+
+
+def _fits(held: DeviceModel, known: list[Version], target: Version) -> bool:
+    """Whether the weights in use have the same tensors; of unknown ones nobody knows."""
+    in_use = [v for v in known if v.weights_digest == held.weights_digest]
+    return all(v.schema_digest == target.schema_digest for v in in_use)
 
 
 def _unknown(held: DeviceModel, known: list[Version]) -> str | None:

@@ -4,14 +4,15 @@ Pure: no database, no clock. The rules, the first that applies wins:
 
 1. a slot holds the version                  -> `Switch`, 0 bytes
 2. the version's weights were removed        -> `Hold` weights_removed
-3. an offer was made and is still possible   -> that `Download` again: what has arrived of it on the
+3. the device could not store them           -> `Hold` needs_ab
+4. an offer was made and is still possible   -> that `Download` again: what has arrived of it on the
                                                 device is not thrown away for a few bytes less
-4. published packages lead there             -> `Download` of the cheapest that the device decodes,
+5. published packages lead there             -> `Download` of the cheapest that the device decodes,
                                                 if the budget allows it
-5. a lossless package may still be built     -> `Build`: `xor` where the registry knows weights that
+6. a lossless package may still be built     -> `Build`: `xor` where the registry knows weights that
                                                 the device holds, else `full`; the device is held
-6. packages lead there, above the budget     -> `Hold` over_budget, with the bytes and the budget
-7. nothing                                   -> `Hold` build_failed, cannot_decode or
+7. packages lead there, above the budget     -> `Hold` over_budget, with the bytes and the budget
+8. nothing                                   -> `Hold` build_failed, cannot_decode or
                                                 no_suitable_package
 
 A way starts from the weights of any slot, or from nothing, and may be a chain: as many packages as
@@ -62,12 +63,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Target:
-    """The version to come to. `bases`: weights digest -> id, where an `xor` may start from."""
+    """The version to come to. `bases`: weights digest -> id, where an `xor` may start from.
+
+    `fits`: as far as anybody knows, the device can store it: in place only the same tensors can be.
+    """
 
     version_id: int
     digest: str
     bases: Mapping[str, int] = field(default_factory=dict)
     is_removed: bool = False
+    fits: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,19 +155,21 @@ def plan(device: Holding, target: Target, packages: Packages, terms: Terms) -> P
         return Switch()
     if target.is_removed:  # 2
         return Hold("weights_removed")
+    if not target.fits:  # 3
+        return Hold("needs_ab")
     standing = _standing(device, target, packages, terms)
-    if standing is not None and terms.allow(standing):  # 3
+    if standing is not None and terms.allow(standing):  # 4
         return Download(standing)
     cheapest = _cheapest(device, target, packages)
-    if cheapest is not None and terms.allow(cheapest):  # 4
+    if cheapest is not None and terms.allow(cheapest):  # 5
         return Download(cheapest)
     missing = [w for w in _lossless(device, target) if not _is_published(w, target, packages)]
     for wanted in missing:
-        if wanted not in terms.unbuildable:  # 5
+        if wanted not in terms.unbuildable:  # 6
             return Build(wanted)
-    if cheapest is not None:  # 6
+    if cheapest is not None:  # 7
         return Hold("over_budget", {"bytes": bytes_of(cheapest), "budget": terms.budget})
-    return Hold(_why_nothing(device, target, packages, bool(missing)))  # 7
+    return Hold(_why_nothing(device, target, packages, bool(missing)))  # 8
 
 
 def _standing(device: Holding, target: Target, packages: Packages, terms: Terms) -> Path | None:

@@ -30,12 +30,13 @@ class Depot:
     def __init__(self, fleet: Any) -> None:
         self.fleet, self.digests = fleet, list(fleet.digests)
 
-    def upload(self, path: Path, parent: int | None = None) -> int:
+    def upload(self, path: Path, parent: int | None = None, *, new_schema: bool = False) -> int:
         """One more version; its number."""
-        query = f"?parent={parent}" if parent else ""
+        query = {"parent": parent} if parent else {}
         answer = self.fleet.call(
             "POST",
-            f"/api/v1/models/m/versions{query}",
+            "/api/v1/models/m/versions",
+            params={**query, "new_schema": new_schema},
             content=path.read_bytes(),
             headers={"Content-Type": "application/octet-stream"},
         )

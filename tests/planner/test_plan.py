@@ -131,6 +131,12 @@ def test_weights_that_are_gone_cannot_be_reached_but_by_a_slot():
     assert plan(device(A, C), gone, Packages(), Terms()) == Switch()
 
 
+def test_weights_that_the_device_cannot_store_are_not_offered_but_a_slot_is_taken():
+    unfit = Target(3, C, fits=False)
+    assert plan(device(A), unfit, Packages([AC, FULL]), Terms(standing=(3,))) == Hold("needs_ab")
+    assert plan(device(A, C), unfit, Packages(), Terms()) == Switch()
+
+
 @pytest.mark.parametrize(
     ("said", "needs", "decodes"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import event, select
 
@@ -175,3 +176,30 @@ def test_a_plan_takes_as_many_queries_whatever_is_published(
     for number in range(40):
         three.fleet.publish(1, 2, f"a larger package {number}".encode())
     assert queries() == few == 4
+
+
+def test_a_device_that_changes_weights_in_place_is_not_offered_other_tensors(
+    depot: Any, weights_file: Any
+) -> None:
+    other = depot.upload(weights_file(3, head__weight=np.ones((2, 2), np.float32)), new_schema=True)
+    devices = {said: depot.enrol(1, in_place=[said]) for said in ("m", "another")}
+    rollout = depot.fleet.roll_out(other)
+    assert depot.fleet.offer(devices["m"])["held"] == "needs_ab"
+    assert depot.assignment(devices["m"], rollout)["held"] == "needs_ab"
+    assert depot.settled_offer(devices["another"])["package"]["method"] == "full"
+
+
+def test_a_device_that_changes_weights_in_place_is_offered_the_same_tensors(depot: Any) -> None:
+    device = depot.enrol(1, in_place=["m"])
+    depot.fleet.roll_out(2)
+    assert depot.settled_offer(device)["package"]["method"] == "xor"
+
+
+@pytest.mark.parametrize("held", [None, UNKNOWN])
+def test_nobody_knows_that_first_or_unknown_weights_do_not_fit(
+    depot: Any, weights_file: Any, held: str | None
+) -> None:
+    other = depot.upload(weights_file(3, head__weight=np.ones((2, 2), np.float32)), new_schema=True)
+    device = depot.enrol(held, in_place=["m"])
+    depot.fleet.roll_out(other)
+    assert depot.settled_offer(device)["package"]["method"] == "full"
