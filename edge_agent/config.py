@@ -215,6 +215,7 @@ class Config(BaseModel):
     )
     name: OneLine = Field(
         default_factory=socket.gethostname,
+        validate_default=True,
         description="What the server shows for this device, from its enrolment on. "
         "Default: the host name.",
     )

@@ -220,6 +220,20 @@ def test_wrong_settings_are_explained(tmp_path: Path, setting: str, said: str) -
     assert "Input" not in raised.value.message
 
 
+@pytest.mark.parametrize("host", ["lamp-3", "a" * 64, ""])
+def test_a_host_name_that_is_no_name_is_said_before_it_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(GOOD)
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    if host:
+        assert load_config(path, {}).name == host
+    else:
+        with pytest.raises(BadConfig, match="name: must not be empty"):
+            load_config(path, {})
+
+
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(GOOD + 'storage = "c"\n' + "\n".join(f"colour_{i} = 1" for i in range(5)))
