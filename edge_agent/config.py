@@ -214,7 +214,7 @@ class Config(BaseModel):
         default=False, description="Accept plain http to another machine; for closed networks."
     )
     name: OneLine = Field(
-        default_factory=socket.gethostname,
+        default_factory=lambda: socket.gethostname(),
         validate_default=True,
         description="What the server shows for this device, from its enrolment on. "
         "Default: the host name.",
