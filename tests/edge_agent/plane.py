@@ -26,6 +26,7 @@ from shared.weights import WeightsReader, write_weights
 
 MODEL = "digits"
 SHAPES = {"body.weight": (24, 40), "body.bias": (24,), "head.weight": (10, 24), "head.bias": (10,)}
+PACKAGES = (("full", 0, 1), ("full", 0, 2), ("full", 0, 3), ("xor", 1, 2), ("xor", 2, 3))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def make_shelf(folder: Path, changing: Collection[str] = ("head.weight",)) -> Sh
         f"{method}-{old or ''}{new}": build_package(
             weights.get(old), weights[new], method, {}, folder / f"{method}{old}{new}", MODEL
         )
-        for method, old, new in (("full", 0, 1), ("full", 0, 2), ("xor", 1, 2), ("xor", 2, 3))
+        for method, old, new in PACKAGES
     }
     digests = {version: WeightsReader(path).digest().hex() for version, path in weights.items()}
     return Shelf(weights, digests, packages)

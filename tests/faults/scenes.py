@@ -34,18 +34,21 @@ class Scene:
 
     `mode` is the storage mode of the recorded update, `mode_before` of those before it.
     `delivered`: the device begins with version 1 beside its state directory.
+    `news`: what the server wants once the crash has happened, if that is something else; a version
+    of 0 is nothing.
     """
 
     name: str
     mode: StorageMode
     offer: Offer
     ends: int | None
-    result: Result = "committed"
     before: tuple[Offer, ...] = ()
+    result: Result = "committed"
     mode_before: StorageMode | None = None
     delivered: bool = False
     settings: Mapping[str, Any] = field(default_factory=lambda: NO_SETTINGS)
     code: str | None = None
+    news: Offer | None = None
 
     @property
     def starts(self) -> int | None:
@@ -70,31 +73,40 @@ class Scene:
 
 
 FULL, FIRST, SECOND = Offer(1, ("full-1",)), Offer(2, ("xor-12",)), Offer(3, ("xor-23",))
+CHAIN = Offer(3, ("xor-12", "xor-23"))
 BAD = {"settings": REJECTING, "result": "failed_rolled_back", "code": "health.failed"}
 LIE: Any = {"result": "failed_no_change", "code": "result.mismatch"}
+NOTHING, OTHER = Offer(0), Offer(3, ("full-3",))
 
 SCENES = {
     scene.name: scene
     for scene in (
-        Scene("update", "ab", FIRST, 2, before=(FULL,)),
+        Scene("update", "ab", FIRST, 2, (FULL,)),
         Scene("first installation", "ab", FULL, 1),
         Scene("delivered weights", "ab", FIRST, 2, delivered=True),
-        Scene("over an older slot", "ab", SECOND, 3, before=(FULL, FIRST)),
-        Scene("from its own slot", "ab", SECOND, 3, before=(FULL, FIRST, Offer(1))),
-        Scene("back to a slot", "ab", Offer(1), 1, before=(FULL, FIRST)),
-        Scene("chain", "ab", Offer(3, ("xor-12", "xor-23")), 3, before=(FULL,)),
-        Scene("download in two parts", "ab", Offer(2, ("full-2",), 2000), 2, before=(FULL,)),
-        Scene("rolled back", "ab", FIRST, 1, before=(FULL,), **BAD),
+        Scene("over an older slot", "ab", SECOND, 3, (FULL, FIRST)),
+        Scene("from its own slot", "ab", SECOND, 3, (FULL, FIRST, Offer(1))),
+        Scene("back to a slot", "ab", Offer(1), 1, (FULL, FIRST)),
+        Scene("chain", "ab", CHAIN, 3, (FULL,)),
+        Scene("download in two parts", "ab", Offer(2, ("full-2",), 2000), 2, (FULL,)),
+        Scene("rolled back", "ab", FIRST, 1, (FULL,), **BAD),
         Scene("first rolled back", "ab", FULL, None, **BAD),
-        Scene("refused", "ab", Offer(3, (LYING,)), 1, before=(FULL,), **LIE),
-        Scene("update in place", "inplace", FIRST, 2, before=(FULL,)),
-        Scene("full package in place", "inplace", Offer(2, ("full-2",)), 2, before=(FULL,)),
+        Scene("refused", "ab", Offer(3, (LYING,)), 1, (FULL,), **LIE),
+        Scene("update in place", "inplace", FIRST, 2, (FULL,)),
+        Scene("full package in place", "inplace", Offer(2, ("full-2",)), 2, (FULL,)),
         Scene("first in place", "inplace", FULL, 1),
-        Scene("rolled back in place", "inplace", FIRST, 1, before=(FULL,), **BAD),
+        Scene("rolled back in place", "inplace", FIRST, 1, (FULL,), **BAD),
         Scene("first rolled back in place", "inplace", FULL, None, **BAD),
-        Scene("refused in place", "inplace", Offer(3, (LYING,)), 1, before=(FULL,), **LIE),
-        Scene("to one file", "inplace", SECOND, 3, before=(FULL, FIRST), mode_before="ab"),
-        Scene("to two slots", "ab", FIRST, 2, before=(FULL,), mode_before="inplace"),
+        Scene("refused in place", "inplace", Offer(3, (LYING,)), 1, (FULL,), **LIE),
+        Scene("to one file", "inplace", SECOND, 3, (FULL, FIRST), mode_before="ab"),
+        Scene("to two slots", "ab", FIRST, 2, (FULL,), mode_before="inplace"),
+        Scene("withdrawn", "ab", FIRST, 2, (FULL,), news=NOTHING),
+        Scene("another", "ab", FIRST, 2, (FULL,), news=OTHER),
+        Scene("another than a chain", "ab", CHAIN, 3, (FULL,), news=Offer(2, ("full-2",))),
+        Scene("another than a bad one", "ab", FIRST, 1, (FULL,), news=OTHER, **BAD),
+        Scene("withdrawn in place", "inplace", FIRST, 2, (FULL,), news=NOTHING),
+        Scene("another in place", "inplace", FIRST, 2, (FULL,), news=OTHER),
+        Scene("a bad one withdrawn in place", "inplace", FIRST, 1, (FULL,), news=NOTHING, **BAD),
     )
 }
 
@@ -127,7 +139,7 @@ def lie(shelf: Shelf) -> tuple[str, bytes]:
 
 def offer(plane: Plane, shelf: Shelf, what: Offer, assignment: int) -> None:
     """Have the server want this."""
-    plane.offer(shelf, wanted(shelf, what, assignment))
+    plane.offer(shelf, wanted(shelf, what, assignment) if what.version else None)
     sha256, data = lie(shelf)
     plane.files[sha256] = data
     plane.faults = []

@@ -16,12 +16,12 @@ from edge_agent.report import Outbox
 from tests.edge_agent.plane import MODEL, Bench, Plane, Shelf
 from tests.faults.images import Image, Tree, build
 from tests.faults.recording import Noted, RecordingDisk
-from tests.faults.scenes import Scene, offer
+from tests.faults.scenes import Offer, Scene, offer
 
 #: Starts of the agent after a crash, by which all must be at rest.
 MAX_STARTS = 6
-#: Of the update that is recorded.
-ASSIGNMENT = 9
+#: Of the update that is recorded, and of what the server wants instead after the crash.
+ASSIGNMENT, NEWS = 9, 10
 
 
 class Broken(AssertionError):
@@ -69,16 +69,16 @@ class Stage:
             self.plane.bodies.clear()
             disk = RecordingDisk(root, lambda: len(self.plane.bodies))
             with using(disk):
-                self.rounds(root, scene)
+                self.rounds(root, scene, scene.offer, ASSIGNMENT)
             heard, after = list(self.plane.bodies), Tree.load(root).image()
             played = Played(scene, before, disk.noted, heard, after)
             self.check_reports(played, heard)
             self.check_use(scene, root, {scene.ends})
             return played
 
-    def rounds(self, root: Path, scene: Scene) -> list[str]:
+    def rounds(self, root: Path, scene: Scene, what: Offer, assignment: int) -> list[str]:
         """Start the agent again and again until it is at rest; the codes of what went wrong."""
-        offer(self.plane, self.shelf, scene.offer, ASSIGNMENT)
+        offer(self.plane, self.shelf, what, assignment)
         bench, codes = self.bench(root, scene), []
         for _ in range(MAX_STARTS):
             errors = bench.round()
@@ -89,7 +89,6 @@ class Stage:
 
     def rests(self, bench: Bench) -> bool:
         """Whether the update has ended, and all that is to be told has been."""
-        """Whether no update is under way and the server knows all."""
         journal = load_journal(bench.folder / "journal.json")
         pending = Outbox(bench.config.state_dir / "reports.json").pending
         return journal is not None and journal.state == "idle" and not pending
@@ -107,12 +106,37 @@ class Stage:
             self.plane.bodies[:] = played.heard[: heard[0]]
             disk = RecordingDisk(root, lambda: len(self.plane.bodies))
             with using(disk):
-                self.rounds(root, scene)
-            self.check_use(scene, root, {scene.ends})
-            self.check_reports(played, self.plane.bodies)
+                if scene.news is None:
+                    self.rounds(root, scene, scene.offer, ASSIGNMENT)
+                    self._check_end(played, root)
+                else:
+                    self.rounds(root, scene, scene.news, NEWS)
+                    self._check_news(played, root, scene.news)
             check_counters(played.heard[: heard[1]] + self.plane.bodies)
-            check_equal(Tree.load(root).image(), played.after)
             return disk.noted
+
+    def _check_end(self, played: Played, root: Path) -> None:
+        self.check_use(played.scene, root, {played.scene.ends})
+        self.check_reports(played, self.plane.bodies)
+        check_equal(Tree.load(root).image(), played.after)
+
+    def _check_news(self, played: Played, root: Path, news: Offer) -> None:
+        """What was under way is finished or forgotten, as far as it had come; then the news is."""
+        scene, told = played.scene, [json.loads(body) for body in self.plane.bodies]
+        versions = {news.version} if news.version and scene.result == "committed" else None
+        self.check_use(scene, root, versions or {scene.starts, scene.ends})
+        results = {number: set() for number in (ASSIGNMENT, NEWS, None)}
+        for report in told:
+            results[report["assignment"]].add(report["result"])
+        if news.version and results[NEWS] != {scene.result}:
+            raise Broken(f"reported: {results}")
+        if not results[ASSIGNMENT] <= {scene.result}:
+            raise Broken(f"reported: {results}")
+        is_there = self.bench(root, scene).in_use() == self.shelf.digests[scene.offer.version]
+        if is_there and not results[ASSIGNMENT]:
+            raise Broken("it is in use, and the server does not know")
+        if left := Tree.load(root).image().keys() - played.after.keys():
+            raise Broken(f"files: {sorted(map(str, left))}")
 
     def check_use(self, scene: Scene, root: Path, allowed: set[int | None]) -> None:
         """What a program finds that opens `current`."""
