@@ -17,14 +17,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_agent import files
 from edge_agent.errors import AgentError
 from edge_agent.heavy import About, Inspection
 from edge_agent.heavy.messages import MAX_ANSWER_BYTES, pack_promise, unpack_error
-from shared.errors import WeftError
+from shared.errors import NoSpace, WeftError
 from shared.golden import Golden
 
 if TYPE_CHECKING:
@@ -93,29 +94,32 @@ class Child:
 
     def apply(self, package: Path, promise: Promise, base: Path | None, output: Path) -> str:
         """See `Heavy`."""
-        made: str = self._do(
-            "apply",
-            package=str(package),
-            promise=pack_promise(promise),
-            base=_text(base),
-            output=str(output),
-        )
+        with _cleaned(output.parent):
+            made: str = self._do(
+                "apply",
+                package=str(package),
+                promise=pack_promise(promise),
+                base=_text(base),
+                output=str(output),
+            )
         return made
 
     def write_undo(self, package: Path, promise: Promise, base: Path, undo: Path) -> str:
         """See `Heavy`."""
-        made: str = self._do(
-            "write_undo",
-            package=str(package),
-            promise=pack_promise(promise),
-            base=str(base),
-            undo=str(undo),
-        )
+        with _cleaned(undo.parent):
+            made: str = self._do(
+                "write_undo",
+                package=str(package),
+                promise=pack_promise(promise),
+                base=str(base),
+                undo=str(undo),
+            )
         return made
 
     def toggle(self, weights: Path, undo: Path, to: Side) -> None:
         """See `Heavy`."""
-        self._do("toggle", weights=str(weights), undo=str(undo), to=to)
+        with _cleaned(undo.parent):
+            self._do("toggle", weights=str(weights), undo=str(undo), to=to)
 
     def _do(self, task: str, **arguments: Any) -> Any:
         return self._answer(_Process(task, arguments))
@@ -131,6 +135,18 @@ class Child:
             raise AgentError("worker_died", f"{process.task}: the answer makes no sense") from error
         finally:
             process.end()
+
+
+@contextlib.contextmanager
+def _cleaned(folder: Path) -> Iterator[None]:
+    """Remove what a child that dies leaves half-written there; the next one has other names."""
+    try:
+        yield
+    except AgentError as error:
+        if error.code == "agent.worker_died":
+            with contextlib.suppress(NoSpace):
+                files.clean(folder)
+        raise
 
 
 class _Process:

@@ -319,3 +319,34 @@ def test_a_child_that_cannot_be_started_is_an_error(
 
     monkeypatch.undo()
     assert child.about().formats
+
+
+DYING = """
+import os, signal, sys
+sys.path[:] = sys.argv[1:]
+from edge_agent import files
+
+class Dying(files.Disk):
+    def rename(self, path, target):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+files.disk = Dying()
+from edge_agent.heavy.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("task", ["apply", "write_undo"])
+def test_a_child_that_is_killed_leaves_no_file_behind(
+    task: str, shelf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name has the child's own number: the next one would not find it."""
+    monkeypatch.setattr("edge_agent.heavy.child._START", DYING)
+    package, promised = shelf.packages["xor-12"].path, promise(shelf, 2, "xor-12")
+    output = tmp_path / "output"
+    output.write_bytes(b"as it was")
+    with pytest.raises(AgentError) as died:
+        getattr(Child(), task)(package, promised, shelf.weights[1], output)
+    assert died.value.code == "agent.worker_died"
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+    assert output.read_bytes() == b"as it was"
