@@ -82,7 +82,7 @@ def test_a_user_who_is_not_named_is_not_answered(place: Place, path: Path) -> No
 
 def test_a_user_that_does_not_exist_is_named(place: Place, path: Path) -> None:
     with (
-        pytest.raises(BadConfig, match="^there is no user lamp-agent "),
+        pytest.raises(BadConfig, match=r"^there is no user lamp-agent "),
         serve({"digits": holder(place)}, path, users=["lamp-agent"]),
     ):
         raise AssertionError
