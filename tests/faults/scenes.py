@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from edge_agent.config import StorageMode
 from shared.wire import PACKAGES_PATH, DesiredModel, Result
@@ -17,6 +17,8 @@ LYING = "lying"
 HOLDS_COPY = MappingProxyType({"runtime": {"kind": "file", "holds_copy": True}})
 REJECTING = MappingProxyType({"health_command": ["false"]})
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+#: Before the recording, while it is made, and after a crash.
+When: TypeAlias = Literal["before", "recorded", "after"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Scene:
     `mode` is the storage mode of the recorded update, `mode_before` of those before it.
     `delivered`: the device begins with version 1 beside its state directory.
     `news`: what the server wants once the crash has happened, if that is something else; a version
-    of 0 is nothing.
+    of 0 is nothing. `rejected`: weights that were accepted before are not any more.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Scene:
     settings: Mapping[str, Any] = field(default_factory=lambda: NO_SETTINGS)
     code: str | None = None
     news: Offer | None = None
+    rejected: bool = False
 
     @property
     def starts(self) -> int | None:
@@ -64,11 +67,13 @@ class Scene:
             found.add(1)
         return found | {None} if self.mode == "inplace" else found
 
-    def model(self, shelf: Shelf, *, recorded: bool) -> dict[str, Any]:
-        """The settings of the model, before or while the agent is recorded."""
-        mode = self.mode if recorded else self.mode_before or self.mode
+    def model(self, shelf: Shelf, when: When) -> dict[str, Any]:
+        """The settings of the model at that time."""
+        mode = (when == "before" and self.mode_before) or self.mode
         delivered = {"initial": str(shelf.weights[1])} if self.delivered else {}
-        judged = self.settings if recorded else {}
+        judged = self.settings if when != "before" else {}
+        if self.rejected and when == "after":
+            judged = REJECTING
         return {"storage": mode, **HOLDS_COPY, **delivered, **judged}
 
 
@@ -100,6 +105,8 @@ SCENES = {
         Scene("refused in place", "inplace", Offer(3, (LYING,)), 1, (FULL,), **LIE),
         Scene("to one file", "inplace", SECOND, 3, (FULL, FIRST), mode_before="ab"),
         Scene("to two slots", "ab", FIRST, 2, (FULL,), mode_before="inplace"),
+        Scene("rejected afterwards", "ab", FIRST, 2, (FULL,), rejected=True),
+        Scene("rejected afterwards in place", "inplace", FIRST, 2, (FULL,), rejected=True),
         Scene("withdrawn", "ab", FIRST, 2, (FULL,), news=NOTHING),
         Scene("another", "ab", FIRST, 2, (FULL,), news=OTHER),
         Scene("another than a chain", "ab", CHAIN, 3, (FULL,), news=Offer(2, ("full-2",))),

@@ -16,7 +16,7 @@ from edge_agent.report import Outbox
 from tests.edge_agent.plane import MODEL, Bench, Plane, Shelf
 from tests.faults.images import Image, Tree, build
 from tests.faults.recording import Noted, RecordingDisk
-from tests.faults.scenes import Offer, Scene, offer
+from tests.faults.scenes import Offer, Scene, When, offer
 
 #: Starts of the agent after a crash, by which all must be at rest.
 MAX_STARTS = 6
@@ -46,7 +46,7 @@ class Stage:
         self.plane, self.shelf, self._folder = plane, shelf, folder
         self._count = 0
 
-    def bench(self, root: Path, scene: Scene, *, recorded: bool = True) -> Bench:
+    def bench(self, root: Path, scene: Scene, when: When = "recorded") -> Bench:
         """An agent whose state directory is below `root`."""
         settings = {
             "server": self.plane.url,
@@ -54,7 +54,7 @@ class Stage:
             "state_dir": str(root / "state"),
             "enrolment_token": self.plane.enrolment_token,
             "timeout_seconds": 20,
-            "models": {MODEL: scene.model(self.shelf, recorded=recorded)},
+            "models": {MODEL: scene.model(self.shelf, when)},
         }
         return Bench(settings)
 
@@ -64,22 +64,22 @@ class Stage:
             with using(RecordingDisk(root)):
                 for number, what in enumerate(scene.before, 1):
                     offer(self.plane, self.shelf, what, number)
-                    assert self.bench(root, scene, recorded=False).round() == []
+                    assert self.bench(root, scene, "before").round() == []
             before = Tree.load(root)
             self.plane.bodies.clear()
             disk = RecordingDisk(root, lambda: len(self.plane.bodies))
             with using(disk):
-                self.rounds(root, scene, scene.offer, ASSIGNMENT)
+                self.rounds(self.bench(root, scene), scene.offer, ASSIGNMENT)
             heard, after = list(self.plane.bodies), Tree.load(root).image()
             played = Played(scene, before, disk.noted, heard, after)
             self.check_reports(played, heard)
             self.check_use(scene, root, {scene.ends})
             return played
 
-    def rounds(self, root: Path, scene: Scene, what: Offer, assignment: int) -> list[str]:
+    def rounds(self, bench: Bench, what: Offer, assignment: int) -> list[str]:
         """Start the agent again and again until it is at rest; the codes of what went wrong."""
         offer(self.plane, self.shelf, what, assignment)
-        bench, codes = self.bench(root, scene), []
+        codes: list[str] = []
         for _ in range(MAX_STARTS):
             errors = bench.round()
             codes += errors
@@ -105,20 +105,35 @@ class Stage:
             self.check_use(scene, root, scene.allowed())
             self.plane.bodies[:] = played.heard[: heard[0]]
             disk = RecordingDisk(root, lambda: len(self.plane.bodies))
+            bench = self.bench(root, scene, "after")
             with using(disk):
-                if scene.news is None:
-                    self.rounds(root, scene, scene.offer, ASSIGNMENT)
-                    self._check_end(played, root)
-                else:
-                    self.rounds(root, scene, scene.news, NEWS)
+                if scene.news:
+                    self.rounds(bench, scene.news, NEWS)
                     self._check_news(played, root, scene.news)
+                else:
+                    self.rounds(bench, scene.offer, ASSIGNMENT)
+                    self._check_end(played, root)
             check_counters(played.heard[: heard[1]] + self.plane.bodies)
             return disk.noted
 
     def _check_end(self, played: Played, root: Path) -> None:
+        if played.scene.rejected:
+            self._check_verdict(played, root)
+            return
         self.check_use(played.scene, root, {played.scene.ends})
         self.check_reports(played, self.plane.bodies)
         check_equal(Tree.load(root).image(), played.after)
+
+    def _check_verdict(self, played: Played, root: Path) -> None:
+        """The weights are accepted or not, once and for all."""
+        scene = played.scene
+        self.check_use(scene, root, {scene.starts, scene.ends})
+        is_new = self.bench(root, scene).in_use() == self.shelf.digests[scene.offer.version]
+        about = [json.loads(body) for body in self.plane.bodies]
+        results = {report["result"] for report in about if report["assignment"] == ASSIGNMENT}
+        if results != {"committed" if is_new else "failed_rolled_back"}:
+            raise Broken(f"reported: {results}, in use: {'new' if is_new else 'old'}")
+        _check_names(root, played)
 
     def _check_news(self, played: Played, root: Path, news: Offer) -> None:
         """What was under way is finished or forgotten, as far as it had come; then the news is."""
@@ -135,8 +150,7 @@ class Stage:
         is_there = self.bench(root, scene).in_use() == self.shelf.digests[scene.offer.version]
         if is_there and not results[ASSIGNMENT]:
             raise Broken("it is in use, and the server does not know")
-        if left := Tree.load(root).image().keys() - played.after.keys():
-            raise Broken(f"files: {sorted(map(str, left))}")
+        _check_names(root, played)
 
     def check_use(self, scene: Scene, root: Path, allowed: set[int | None]) -> None:
         """What a program finds that opens `current`."""
@@ -178,6 +192,12 @@ def using(disk: files.Disk) -> Iterator[None]:
         yield
     finally:
         files.disk = before
+
+
+def _check_names(root: Path, played: Played) -> None:
+    """There are no other files than at the end of what was recorded."""
+    if left := Tree.load(root).image().keys() - played.after.keys():
+        raise Broken(f"files: {sorted(map(str, left))}")
 
 
 def check_counters(heard: Sequence[bytes]) -> None:

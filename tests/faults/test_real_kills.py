@@ -101,7 +101,7 @@ def test_a_real_kill_leaves_what_the_recording_says(
             assert left == comparable(state_at(played, point).image()), str(point)
             least, most = heard_at(played, point)
             assert least <= len(stage.plane.bodies) <= most
-            stage.rounds(root, scene, scene.offer, ASSIGNMENT)
+            stage.rounds(stage.bench(root, scene), scene.offer, ASSIGNMENT)
             stage.check_use(scene, root, {scene.ends})
             stage.check_reports(played, stage.plane.bodies)
             check_counters(stage.plane.bodies)
