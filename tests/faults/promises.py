@@ -7,62 +7,16 @@ the new of what it replaces. `PROMISES` has one for each function with a sync of
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent import download, files, undo
-from edge_agent.errors import AgentError
+from edge_agent import download, files
 from shared.errors import NoSpace
-from tests.faults.images import Image, Tree, build, halved
+from tests.faults.images import Image, Tree
+from tests.faults.interrupting import NEW, OLD, Interrupted, Killed, Mutate, record, states
 from tests.faults.nodes import DEATH
-from tests.faults.recording import Noted, Operation, RecordingDisk
 from tests.faults.stage import Broken, using
-
-Mutate = Callable[[list[Noted]], list[Noted]]
-OLD, NEW = b"old " * 400, b"new " * 500
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-@dataclass
-class Interrupted(RecordingDisk):
-    """`killed`: after how many operations; `failing`: the number of a sync that fails instead."""
-
-    killed: int | None = None
-    failing: int | None = None
-
-    def _note(self, operation: Operation) -> None:
-        if len(self.noted) == self.failing:
-            self.failing = None
-            raise OSError(errno.EIO, "the disk is broken")
-        super()._note(operation)
-        if len(self.noted) == self.killed:
-            raise Killed
-
-
-def states(before: Tree, noted: list[Noted]) -> Iterator[Tree]:
-    """The disk at each point of what was noted."""
-    tree = before.copy()
-    for each in noted:
-        yield tree.copy()
-        if half := halved(each.operation):
-            yield tree.copy().go([half])
-        tree.go([each.operation])
-    yield tree
-
-
-def record(
-    root: Path, act: Callable[[], None], mutate: Mutate, failing: int | None = None
-) -> Iterator[Tree]:
-    """Do it and give the states on the way, in the mutant's order."""
-    before = Tree.load(root)
-    with using(disk := Interrupted(root, failing=failing)):
-        act()
-    return states(before, mutate(disk.noted))
+from tests.faults.toggling import toggle
 
 
 def check_durable(tree: Tree) -> None:
@@ -208,55 +162,6 @@ def append(root: Path, mutate: Mutate) -> None:
                     raise Broken(f"{len(there)} bytes had come, {len(found)} are left: {loss}")
     finally:
         download.SYNC_BYTES = before
-
-
-def toggle(root: Path, mutate: Mutate) -> None:
-    """Cut anywhere and called again for either side, it ends there; cut once more as well."""
-    old, new = _undo_case(root)
-    for tree in record(root, lambda: undo.toggle(root / "weights", root / "undo", "new"), mutate):
-        for loss in (DEATH, *tree.losses()):
-            for to, wanted in (("new", new), ("old", old)):
-                noted = _toggled(root / "again", tree.image(loss), to, wanted)
-                if loss == DEATH:
-                    _cut_again(root, tree.copy().mark(), mutate(noted), to, wanted)
-
-
-def _cut_again(root: Path, killed: Tree, noted: list[Noted], to: str, wanted: bytes) -> None:
-    for tree in states(killed, noted):
-        if not tree.is_marked():
-            return
-        for loss in tree.losses():
-            _toggled(root / "again", tree.image(loss), to, wanted)
-
-
-def _toggled(place: Path, image: Image, to: str, wanted: bytes) -> list[Noted]:
-    for path in place.iterdir() if place.exists() else ():
-        path.unlink()
-    place.mkdir(exist_ok=True)
-    build({path: node for path, node in image.items() if path.parts[0] != "again"}, place)
-    with using(disk := RecordingDisk(place)):
-        try:
-            undo.toggle(place / "weights", place / "undo", to)  # type: ignore[arg-type]
-        except AgentError as error:
-            raise Broken(str(error)) from error
-    if (place / "weights").read_bytes() != wanted:
-        raise Broken("mixed weights")
-    return disk.noted
-
-
-def _undo_case(root: Path) -> tuple[bytes, bytes]:
-    """A file of which four pieces change, two between two syncs."""
-    front, size = 64, 700
-    old = bytes(front) + OLD[:1] * (4 * size)
-    new = bytes(front) + b"".join(bytes([n]) * size for n in b"abcd")
-    (root / "weights").write_bytes(old)
-    with (root / "weights").open("rb") as file, (root / "undo").open("wb") as output:
-        writer = undo.Writer(output, undo.WeightsFile.of(file, front))
-        for at in range(front, len(old), size):
-            writer.add(at, 4, old[at : at + size], new[at : at + size])
-        writer.close()
-    undo.make_scratch(root / "undo", writer.changed)
-    return old, new
 
 
 def sync(root: Path, mutate: Mutate) -> None:
