@@ -47,7 +47,9 @@ def test_without_a_base_it_is_for_any_device(ask: Any, model: str, tmp_path: Pat
     assert [way["from"] for way in said["ways"]] == [None]
 
 
-def test_an_export_tells_people_what_it_wrote(weft: Any, server: str, model: str, tmp_path: Path) -> None:
+def test_an_export_tells_people_what_it_wrote(
+    weft: Any, server: str, model: str, tmp_path: Path
+) -> None:
     done = weft("bundle", "export", model, 2, "-o", tmp_path / "m", "--server", server)
     assert done.status == 0
     assert "full" in done.out
