@@ -137,3 +137,20 @@ def start_server(tmp_path: Path, databases: Any) -> Iterator[Callable[..., Serve
     yield start
     for process in started:
         process.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def ask(weft: Any, server: str) -> Any:
+    """A command to the shared server, with its answer as JSON."""
+    return lambda *words: weft(*words, "--json", "--server", server)
+
+
+@pytest.fixture
+def model(ask: Any, base: Path, target: Path, request: pytest.FixtureRequest) -> str:
+    """A model of its own for each test, with two versions."""
+    module = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    name = f"{module}-{request.node.name}"[:60].replace("[", "-").replace("]", "")
+    assert ask("models", "create", name).status == 0
+    for path in (base, target):
+        assert ask("versions", "upload", name, path).status == 0
+    return name

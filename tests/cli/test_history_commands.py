@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.history.receiver import Receiver
-
-
-@pytest.fixture
-def ask(weft: Any, server: str) -> Any:
-    """A command to the shared server, with its answer as JSON."""
-    return lambda *words: weft(*words, "--json", "--server", server)
 
 
 def test_history_is_filtered_listed_and_exported(ask: Any, weft: Any, server: str, tmp_path: Path):

@@ -16,22 +16,6 @@ import pytest
 from shared.weights import WeightsReader, write_weights
 
 
-@pytest.fixture
-def ask(weft: Any, server: str) -> Any:
-    """A command to the shared server, with its answer as JSON."""
-    return lambda *words: weft(*words, "--json", "--server", server)
-
-
-@pytest.fixture
-def model(ask: Any, base: Path, target: Path, request: pytest.FixtureRequest) -> str:
-    """A model of its own for each test, with two versions."""
-    name = request.node.name[:60].replace("[", "-").replace("]", "")
-    assert ask("models", "create", name).status == 0
-    for path in (base, target):
-        assert ask("versions", "upload", name, path).status == 0
-    return name
-
-
 def digest_of(path: Path) -> str:
     with WeightsReader(path) as reader:
         return reader.digest().hex()
