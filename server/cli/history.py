@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlencode
 
 import typer
@@ -78,9 +79,10 @@ def history(
     with connect(server, key) as client:
         query = _query(client, kind, model, device, rollout, refinement, wanted, since, until)
         if follow:
-            with suppress(KeyboardInterrupt):
-                _follow(client, query, cursor, as_json)
-            return
+            # An exception out of a signal may leave a lock of the HTTP library taken, on which the
+            # client's end would wait for ever. Each line is flushed, so there is nothing to lose.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+            _follow(client, query, cursor, as_json)
         order = "oldest" if oldest_first else "newest"
         page = client.get("/events", **query, order=order, limit=limit, cursor=cursor)
     if as_json:
@@ -137,7 +139,9 @@ def _query(
     }
 
 
-def _follow(client: Client, query: Mapping[str, Any], cursor: str | None, as_json: bool) -> None:
+def _follow(
+    client: Client, query: Mapping[str, Any], cursor: str | None, as_json: bool
+) -> NoReturn:
     """Print events until Ctrl-C. A server that cannot be reached at all is an error."""
     last = cursor
     while True:
