@@ -5,6 +5,7 @@
     │   ├── BadWeights      weights.*    a weights file or tensor
     │   ├── BadPackage      package.*    an update package
     │   ├── BadBundle       bundle.*     packages that were brought along
+    │   ├── BadMetadata     metadata.*   signed metadata, as they travel
     │   ├── BadMethod       method.*     a method's name or options
     │   ├── BadConfig       config.*     settings, arguments, configuration files
     │   └── ...             each end adds its own in `server/errors.py`, `edge_agent/errors.py`
@@ -97,6 +98,15 @@ class BadBundle(UserError):
         "unknown_format": "Update Weft on this machine, or export the bundle by an older one.",
         "other_model": "Bring a bundle of a model that this device runs.",
         "no_way": "Export a bundle from what the device holds (`--from`), or one with `--full`.",
+    }
+
+
+class BadMetadata(UserError):
+    """What should be signed metadata cannot even be read; nothing was done with it."""
+
+    area = "metadata"
+    codes: ClassVar[dict[str, str]] = {
+        "malformed": "It is asked for again; if that does not help, check the proxies.",
     }
 
 

@@ -1,9 +1,15 @@
 """What a device and the server say to each other: the device plane `/device/v1`.
 
-    POST /device/v1/enrol             Enrolment -> 201 Enrolled   (enrolment token in the body)
+    POST /device/v1/enrol             Enrolment -> 201 Enrolled   (with an enrolment token; signed)
     GET  /device/v1/desired           -> 200 Desired, or 304      (bearer; If-None-Match)
+    GET  /device/v1/metadata/<model>  -> 200 bytes, or 204        (bearer; see `shared.metadata`)
+         ?root=3&timestamp=17&...     versions held of each role, those not held left out
     GET  /device/v1/packages/<sha256> -> 200 or 206 bytes         (bearer; Range, If-Range)
-    POST /device/v1/reports           Report -> 200 {}            (bearer)
+    POST /device/v1/reports           Report -> 200 {}            (bearer; signed)
+    POST /device/v1/token             Renewal -> 200 Renewed      (signed)
+
+What is signed carries `SIGNATURE_HEADER`: base64 of the Ed25519 signature over `signed_bytes` by
+the device's key.
 
 Errors are `Problem` (RFC 9457, application/problem+json). The wire changes only by addition: each
 end ignores fields that it does not know, and never changes the meaning of those it does.
@@ -22,6 +28,8 @@ ENROL_PATH = "/device/v1/enrol"
 DESIRED_PATH = "/device/v1/desired"
 PACKAGES_PATH = "/device/v1/packages"
 REPORTS_PATH = "/device/v1/reports"
+METADATA_PATH = "/device/v1/metadata"
+TOKEN_PATH = "/device/v1/token"  # noqa: S105 - a path
 
 #: Most packages that one update may take, one after the other.
 MAX_CHAIN = 8
@@ -32,12 +40,17 @@ MAX_ATTRIBUTES = 64
 #: Seconds until the next poll; sent with 200 and 304, outside the ETag.
 POLL_INTERVAL_HEADER = "Weft-Poll-Interval"
 
+#: Carries the device's signature of a request's body.
+SIGNATURE_HEADER = "Weft-Signature"
+
 _VISIBLE = r"^[!-~]{8,512}$"
 
 #: SHA-256 as 64 lower-case hex digits: weights digests and package files.
 Digest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 #: The first 4 bytes of the SHA-256 of one tensor.
 TensorDigest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+#: A raw Ed25519 public key as 64 hex digits.
+PublicKey: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 #: Also the name of a directory on the device, hence the narrow alphabet.
 ModelName: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -59,6 +72,22 @@ def check_token(secret: str) -> None:
     """Raise ValueError, without the secret, where it could not travel as a Token."""
     if not re.fullmatch(_VISIBLE, secret):
         raise ValueError("must have 8 to 512 visible ASCII characters")
+
+
+def signed_bytes(what: Literal["enrol", "report", "token"], device_id: str, body: bytes) -> bytes:
+    """What a device signs; of an enrolment `device_id` is empty, as none is known yet."""
+    return f"weft {what}/1\n{device_id}\n".encode() + body
+
+
+def pinned(secret: str, root_sha256: str) -> str:
+    """An enrolment token as it is handed out: the secret, and which first root to believe."""
+    return f"{secret}.{root_sha256}"
+
+
+def split_pinned(token: str) -> tuple[str, str | None]:
+    """The secret of an enrolment token, which alone is sent, and the SHA-256 of the first root."""
+    secret, _, root = token.rpartition(".")
+    return (secret, root) if re.fullmatch(r"[0-9a-f]{64}", root) and secret else (token, None)
 
 
 #: What the device is left with, said by the one that looked.
@@ -120,7 +149,10 @@ class Enrolment(Message):
     """A device asks to be known. `token` is the enrolment token, not yet its own."""
 
     name: OneLine
-    token: Token
+    token: Token = Field(description="The secret alone, without the root's SHA-256.")
+    key: PublicKey | None = Field(
+        default=None, description="The device's Ed25519 key, which signs this request."
+    )
     models: dict[ModelName, HeldModel] = Field(default_factory=dict)
     capabilities: Capabilities = Field(default_factory=Capabilities)
     attributes: Attributes = Field(default_factory=dict)
@@ -130,6 +162,23 @@ class Enrolled(Message):
     """The device's identity, and the bearer token of all its later requests."""
 
     device_id: str = Field(min_length=1, max_length=64)
+    token: Token
+    roots: list[str] = Field(
+        default_factory=list, description="All root metadata, from version 1 on, as they are."
+    )
+    pending: bool = Field(default=False, description="An operator has still to accept the device.")
+
+
+class Renewal(Message):
+    """A device asks for another bearer token; its signature is all that it has to show."""
+
+    device_id: str = Field(min_length=1, max_length=64)
+    counter: int = Field(ge=1, description="Higher than that of any renewal before.")
+
+
+class Renewed(Message):
+    """The token of all later requests; the one before is worth nothing from now on."""
+
     token: Token
 
 
@@ -164,6 +213,9 @@ class DesiredModel(Message):
     package: PackageOffer | None = None
     chain: list[PackageOffer] | None = None
     held: str | None = None
+    rollback: bool = Field(
+        default=False, description="It is meant that the version is an older one than that in use."
+    )
 
     @property
     def packages(self) -> list[PackageOffer]:
