@@ -3,11 +3,15 @@
 A tar file (ustar) that any tar lists and extracts, in one form only:
 
     bundle.json             `Bundle`
+    metadata                signed metadata, as an answer to a device that holds none of them
+                            (`shared.metadata`): what is released, and which packages are listed
     <sha256>.weft           each package that its ways name, in their order, once
     two blocks of zeros
 
 So a reader needs no parser of tar: it makes each header itself and compares. The same content gives
-the same bytes. The manifest changes only by addition, as what it consists of does (`shared.wire`).
+the same bytes. The manifest changes only by addition, as what it consists of does (`shared.wire`);
+nothing in it is trusted, it only says what the metadata must confirm. Format 1 had no metadata, and
+is refused.
 """
 
 from __future__ import annotations
@@ -21,15 +25,18 @@ from typing import Any, BinaryIO
 from pydantic import Field
 
 from shared.errors import BadBundle
+from shared.metadata import MAX_BYTES
 from shared.wire import MAX_CHAIN, DesiredModel, Digest, Message, ModelName, PackageOffer
 
-FORMAT = 1
-MANIFEST = "bundle.json"
+FORMAT = 2
+_UNSIGNED = 1
+MANIFEST, METADATA = "bundle.json", "metadata"
 #: What the size field of ustar holds.
 MAX_PACKAGE_BYTES = 8**11 - 1
 #: Ways of one bundle: from so many different weights.
 MAX_WAYS = 64
 MAX_MANIFEST_BYTES = 1 << 18
+MAX_METADATA_BYTES = MAX_BYTES
 
 _BLOCK = 512
 _SIZE_FIELD = slice(124, 135)
@@ -61,6 +68,7 @@ class Bundle(Message):
     model: ModelName
     version: int = Field(ge=1)
     weights_digest: Digest
+    metadata_bytes: int = Field(gt=0, le=MAX_METADATA_BYTES, description="Of the member.")
     ways: list[Way] = Field(min_length=1, max_length=MAX_WAYS)
 
     @property
@@ -80,9 +88,13 @@ class Bundle(Message):
         )
 
 
-def written(bundle: Bundle, read: Callable[[PackageOffer], Iterator[bytes]]) -> Iterator[bytes]:
+def written(
+    bundle: Bundle, metadata: bytes, read: Callable[[PackageOffer], Iterator[bytes]]
+) -> Iterator[bytes]:
     """The bytes of a bundle; `read` gives those of a package."""
+    assert len(metadata) == bundle.metadata_bytes
     yield _head(bundle)
+    yield _header(METADATA, len(metadata)) + metadata + _padding(len(metadata))
     for offer in bundle.offers:
         yield _header(_name(offer), offer.size)
         yield from read(offer)
@@ -92,7 +104,8 @@ def written(bundle: Bundle, read: Callable[[PackageOffer], Iterator[bytes]]) -> 
 
 def size_of(bundle: Bundle) -> int:
     """Bytes of the whole file."""
-    return len(_head(bundle)) + sum(_entry_bytes(offer) for offer in bundle.offers) + len(_END)
+    sizes = [bundle.metadata_bytes, *(offer.size for offer in bundle.offers)]
+    return len(_head(bundle)) + sum(map(_entry_bytes, sizes)) + len(_END)
 
 
 class BundleReader:
@@ -100,7 +113,11 @@ class BundleReader:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
-        self.bundle, place = self._manifest()
+        self.bundle, self._metadata_at = self._manifest()
+        size = self.bundle.metadata_bytes
+        if self._read_at(self._metadata_at, _BLOCK) != _header(METADATA, size):
+            raise self._malformed("the metadata are not where they should be")
+        place = self._metadata_at + _entry_bytes(size)
         self._starts: dict[str, int] = {}
         for offer in self.bundle.offers:
             is_large = offer.size > MAX_PACKAGE_BYTES
@@ -109,9 +126,13 @@ class BundleReader:
             if offer.sha256 in self._starts:
                 raise self._malformed(f"package {offer.sha256} is there twice")
             self._starts[offer.sha256] = place + _BLOCK
-            place += _entry_bytes(offer)
+            place += _entry_bytes(offer.size)
         if self._read_at(place, len(_END) + 1) != _END:
             raise self._malformed("it is cut off, or something follows it")
+
+    def metadata(self) -> bytes:
+        """The signed metadata, packed; nothing of them has been verified."""
+        return self._read_at(self._metadata_at + _BLOCK, self.bundle.metadata_bytes)
 
     def pieces(self, offer: PackageOffer) -> Iterator[bytes]:
         """The bytes of a package, exactly as many as it says."""
@@ -143,7 +164,8 @@ class BundleReader:
             said: Any = json.loads(text)
             if isinstance(said, dict) and said.get("format") != FORMAT:
                 told = f"{self._name}: format {said.get('format')!r}"
-                raise BadBundle("unknown_format", told[:200])
+                is_old = said.get("format") == _UNSIGNED
+                raise BadBundle("unsigned" if is_old else "unknown_format", told[:200])
             bundle = Bundle.model_validate(said)
         except (ValueError, RecursionError) as error:  # pydantic's is a ValueError too
             raise self._malformed("its content makes no sense") from error
@@ -180,5 +202,5 @@ def _padding(size: int) -> bytes:
     return bytes(-size % _BLOCK)
 
 
-def _entry_bytes(offer: PackageOffer) -> int:
-    return _BLOCK + offer.size + len(_padding(offer.size))
+def _entry_bytes(size: int) -> int:
+    return _BLOCK + size + len(_padding(size))

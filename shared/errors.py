@@ -96,6 +96,7 @@ class BadBundle(UserError):
         "unreadable": "Check the path and the medium; nothing was changed.",
         "malformed": "Copy the bundle again, or export it again; this copy is damaged.",
         "unknown_format": "Update Weft on this machine, or export the bundle by an older one.",
+        "unsigned": "Export the bundle again: it was made before bundles carried signatures.",
         "other_model": "Bring a bundle of a model that this device runs.",
         "no_way": "Export a bundle from what the device holds (`--from`), or one with `--full`.",
     }

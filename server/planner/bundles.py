@@ -24,6 +24,7 @@ from server.registry.versions import find_version, require_weights
 from server.storage.base import BlobStore
 from server.tables import Version
 from shared.bundle import MAX_PACKAGE_BYTES, Bundle, Way
+from shared.metadata import pack
 from shared.wire import MAX_CHAIN
 
 
@@ -41,8 +42,16 @@ class Order:
     chain: int = MAX_CHAIN
 
 
-def make_bundle(engine: Engine, blobs: BlobStore, order: Order) -> Bundle:
-    """The bundle's manifest; packages that are missing are built and published.
+@dataclass(frozen=True)
+class Made:
+    """A bundle without its packages, which the store has."""
+
+    bundle: Bundle
+    metadata: bytes
+
+
+def make_bundle(engine: Engine, blobs: BlobStore, order: Order) -> Made:
+    """The bundle's manifest and metadata; packages that are missing are built and published.
 
     Raises BadModel and BadVersion `not_found`, BadVersion `removed`, BadUpdate `no_way`, BlobError,
     NoSpace.
@@ -50,12 +59,12 @@ def make_bundle(engine: Engine, blobs: BlobStore, order: Order) -> Bundle:
     while True:
         with reading(engine) as session:
             found = _plan(session, order)
-        if isinstance(found, Bundle):
+        if not isinstance(found, Wanted):
             return found
         lossless_package(engine, blobs, found.version_id, found.base_id)
 
 
-def _plan(session: Session, order: Order) -> Bundle | Wanted:
+def _plan(session: Session, order: Order) -> Made | Wanted:
     """The bundle, or the first package that it lacks."""
     model = find_model(session, order.model)
     target = find_version(session, model, order.version)
@@ -68,8 +77,15 @@ def _plan(session: Session, order: Order) -> Bundle | Wanted:
         if isinstance(way, Wanted):
             return way
         ways.append(way)
-    digest, number = target.weights_digest, target.number
-    return Bundle(model=model.name, version=number, weights_digest=digest, ways=ways)
+    metadata = pack([])
+    bundle = Bundle(
+        model=model.name,
+        version=target.number,
+        weights_digest=target.weights_digest,
+        metadata_bytes=len(metadata),
+        ways=ways,
+    )
+    return Made(bundle, metadata)
 
 
 def _way(packages: Packages, base: Version | None, target: Version, longest: int) -> Way | Wanted:

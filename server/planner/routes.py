@@ -65,14 +65,15 @@ async def post_bundle(
     first, which may take minutes. The same content gives the same bytes.
     """
     order = Order(body.model, body.version, body.bases, body.full or not body.bases, body.chain)
-    bundle = await to_thread.run_sync(
+    made = await to_thread.run_sync(
         make_bundle, engine, blobs, order, abandon_on_cancel=True, limiter=builder
     )
+    bundle = made.bundle
     for offer in bundle.offers:
         blobs.size(offer.sha256)  # raises before the answer has begun
     name = f"{bundle.model}-{bundle.version}.weft-bundle"
     return StreamingResponse(
-        written(bundle, lambda offer: blobs.chunks(offer.sha256, 0, offer.size)),
+        written(bundle, made.metadata, lambda offer: blobs.chunks(offer.sha256, 0, offer.size)),
         headers={
             "Content-Length": str(size_of(bundle)),
             "Content-Disposition": f'attachment; filename="{name}"',

@@ -21,6 +21,7 @@ from shared.bundle import MAX_MANIFEST_BYTES, Bundle, BundleReader, Way, size_of
 from shared.errors import BadBundle
 
 MODEL = "digits"
+METADATA = b"signed, one day"
 
 
 def made(shelf: Any, path: Path, version: int, *ways: tuple[int | None, list[str]]) -> Path:
@@ -30,10 +31,13 @@ def made(shelf: Any, path: Path, version: int, *ways: tuple[int | None, list[str
         model=MODEL,
         version=version,
         weights_digest=shelf.digests[version],
+        metadata_bytes=len(METADATA),
         ways=[Way(base_version=base, packages=[offers[n] for n in names]) for base, names in ways],
     )
     content = {offers[name].sha256: shelf.packages[name].path.read_bytes() for name in offers}
-    path.write_bytes(b"".join(written(bundle, lambda offer: iter([content[offer.sha256]]))))
+    path.write_bytes(
+        b"".join(written(bundle, METADATA, lambda offer: iter([content[offer.sha256]])))
+    )
     assert path.stat().st_size == size_of(bundle)
     return path
 
@@ -60,11 +64,13 @@ def test_tar_lists_it_and_extracts_what_was_put_in(stick: Path, shelf: Any, tmp_
         names = archive.getnames()
         archive.extractall(tmp_path / "out", filter="data")
     packages = [shelf.packages[name] for name in ("xor-12", "full-2")]
-    assert names == ["bundle.json", *(f"{package.sha256}.weft" for package in packages)]
-    found = (tmp_path / "out" / names[1]).read_bytes()
-    assert found == packages[0].path.read_bytes()
+    assert names == ["bundle.json", "metadata", *(f"{package.sha256}.weft" for package in packages)]
+    found = [(tmp_path / "out" / name).read_bytes() for name in names[1:3]]
+    assert found == [METADATA, packages[0].path.read_bytes()]
+    with bundles.opened(stick) as reader:
+        assert reader.metadata() == METADATA
     said = json.loads((tmp_path / "out" / "bundle.json").read_text())
-    assert (said["format"], said["model"], said["version"]) == (1, MODEL, 2)
+    assert (said["format"], said["model"], said["version"]) == (2, MODEL, 2)
 
 
 def test_the_smallest_way_from_what_is_held_is_taken(
@@ -128,7 +134,11 @@ def test_a_device_without_the_base_is_told_what_it_needs(
 def test_a_chain_is_not_taken_where_storage_takes_none(shelf: Any, tmp_path: Path) -> None:
     offers = [shelf.wanted(2, "xor-12").package, shelf.wanted(3, "xor-23").package]
     bundle = Bundle(
-        model=MODEL, version=3, weights_digest=shelf.digests[3], ways=[Way(packages=offers)]
+        model=MODEL,
+        version=3,
+        weights_digest=shelf.digests[3],
+        metadata_bytes=1,
+        ways=[Way(packages=offers)],
     )
     held = [bundles.Held(digest=shelf.digests[1], version=1)]
     assert bundles.choose(bundle, held, 8) == bundle.ways[0]
@@ -154,15 +164,20 @@ def changed(stick: Path, place: int, data: bytes) -> None:
 
 def manifest(stick: Path) -> tuple[dict[str, Any], int]:
     """What it says, and where the packages begin."""
-    data = stick.read_bytes()
-    size = int(data[124:135], 8)
-    return json.loads(data[512 : 512 + size]), 512 + size + -size % 512
+    text, end = member(stick.read_bytes(), 0)
+    return json.loads(text), member(stick.read_bytes(), end)[1]
+
+
+def member(data: bytes, start: int) -> tuple[bytes, int]:
+    """What is in the member of the archive that begins there, and where the next one does."""
+    size = int(data[start + 124 : start + 135], 8)
+    return data[start + 512 : start + 512 + size], start + 512 + size + -size % 512
 
 
 def with_manifest(stick: Path, said: Any) -> None:
     """Put another manifest into it."""
     text = said if isinstance(said, bytes) else json.dumps(said).encode()
-    rest = stick.read_bytes()[manifest(stick)[1] :]
+    rest = stick.read_bytes()[member(stick.read_bytes(), 0)[1] :]
     entry = tarfile.TarInfo("bundle.json")
     entry.size = len(text)
     head = entry.tobuf(tarfile.USTAR_FORMAT)
@@ -209,6 +224,13 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
             0, {**said["ways"][0]["packages"][0], "method": "ka"}
         ),
     ),
+    "other metadata than their size": lambda stick: said_otherwise(
+        stick, lambda said: said.update(metadata_bytes=said["metadata_bytes"] + 1)
+    ),
+    "metadata without an end": lambda stick: said_otherwise(
+        stick, lambda said: said.update(metadata_bytes=1 << 40)
+    ),
+    "no metadata": lambda stick: said_otherwise(stick, lambda said: said.update(metadata_bytes=0)),
     "no way": lambda stick: said_otherwise(stick, lambda said: said.update(ways=[])),
     "a model that is a path": lambda stick: said_otherwise(
         stick, lambda said: said.update(model="../x")
@@ -252,10 +274,18 @@ def half_a_download(bench: Any, plane: Any, shelf: Any) -> Path:
 
 
 def test_a_later_format_is_told_apart(at_one: Any, stick: Path) -> None:
-    said_otherwise(stick, lambda said: said.update(format=2, what="ever"))
+    said_otherwise(stick, lambda said: said.update(format=3, what="ever"))
     with pytest.raises(BadBundle) as raised:
         install(at_one, stick)
     assert raised.value.code == "bundle.unknown_format"
+
+
+def test_one_of_the_time_before_signatures_is_refused(at_one: Any, shelf: Any, stick: Path) -> None:
+    said_otherwise(stick, lambda said: (said.update(format=1), said.pop("metadata_bytes")))
+    with pytest.raises(BadBundle) as raised:
+        install(at_one, stick)
+    assert raised.value.code == "bundle.unsigned"
+    assert at_one.in_use() is None
 
 
 def test_fields_that_came_later_are_ignored(at_one: Any, shelf: Any, stick: Path) -> None:
