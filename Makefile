@@ -42,6 +42,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python .ci/audit.py
 	$(BIN)/pytest -q tests/docs tests/migrations
 
 fmt: install

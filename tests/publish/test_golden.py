@@ -58,12 +58,13 @@ def test_a_package_with_samples_of_a_seed(plant: Any, base_weights: Path, tmp_pa
 def test_a_package_with_samples_of_a_data_set(
     plant: Any, base_weights: Path, images: Path, tmp_path: Path
 ) -> None:
-    import numpy as np
     import torch
+
+    from server.registry.opening import open_dataset
 
     asked = FULL | {"golden": {"count": 9, "dataset": "bright"}}
     golden = golden_in(plant, plant.ask("POST", "/api/v1/packages", json=asked), tmp_path)
-    rows = torch.from_numpy(np.load(images)["images"][:9, :, :, None])
+    rows = torch.from_numpy(open_dataset(str(images)).images[:9]).permute(0, 2, 3, 1)
     inputs = scaled(rows).numpy()
     assert golden is not None
     assert golden.samples == samples_digest(inputs)

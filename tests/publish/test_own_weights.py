@@ -18,6 +18,7 @@ from server import zoo
 from server.db import reading, writing
 from server.publish.automatic import missing_packages
 from server.refine.weights import save_state, state_of
+from server.registry.opening import open_dataset
 from server.tables import Dataset, Version, now
 
 ARCHITECTURE, MODULE = "operators_nets:net", "operators_nets"
@@ -50,9 +51,9 @@ def trained(base_weights: Path, images: Path, tmp_path_factory: pytest.TempPathF
     """The base, trained elsewhere until it knows nearly every image."""
     torch.manual_seed(1)
     module = zoo.get(ARCHITECTURE, [MODULE]).build({})
-    data = np.load(images)
-    inputs = torch.from_numpy(data["images"])[:, None].float() / 127.5 - 1
-    labels = torch.from_numpy(data["labels"])
+    data = open_dataset(str(images))
+    inputs = torch.from_numpy(data.images).float() / 127.5 - 1
+    labels = torch.from_numpy(data.labels)
     optimizer = torch.optim.Adam(module.parameters(), 0.01)
     for _ in range(30):
         optimizer.zero_grad()
