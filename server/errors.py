@@ -4,6 +4,7 @@
     ├── BadRequest        request.*      a request as such: body, cursor, key, credentials
     ├── BadModel          model.*        models
     ├── BadVersion        version.*      versions
+    ├── BadTrust          repository.*   signed metadata, and the keys that sign them
     ├── BadDataset        dataset.*      datasets
     ├── BadRefinement     refinement.*   refinements
     ├── BadRollout        rollout.*      rollouts
@@ -13,6 +14,7 @@
     ├── BadFilter         filter.*       filters over devices, rollouts and events
     ├── BadWebhook        webhook.*      webhooks
     ├── BadBackup         backup.*       backups
+    ├── BadKey            key.*          files of keys that sign metadata
     └── BadCommand        command.*      a command line of `weft`
     OperationError
     ├── DatabaseError     database.*     the database
@@ -71,6 +73,31 @@ class BadVersion(UserError):
         "not_found": "Run `weft versions list` to see the versions of the model.",
         "exists": "Nothing to do: the model already has these weights.",
         "removed": "Upload the weights again, or choose a version whose weights are kept.",
+        "not_released": "Release the version with `weft release`, or choose a released one.",
+        "withdrawn": "Choose another version: one that was withdrawn does not come back.",
+    }
+
+
+class BadTrust(UserError):
+    """Metadata cannot be signed here, or what was signed elsewhere is refused."""
+
+    area = "repository"
+    codes: ClassVar[dict[str, str]] = {
+        "keys_missing": "Copy the keys folder of the server that has it, or set WEFT_KEYS_DIR.",
+        "key_missing": "Put the private key of the role that is named into the keys folder.",
+        "release_key_offline": "Sign where the release key is: `weft release` with its folder.",
+        "signing_failed": "Check the key's file, or the service that holds it, and try again.",
+        "other_root": "Use the keys folder that belongs to this database.",
+        "no_root": "Put `1.root.json` of the key ceremony into the keys folder.",
+        "malformed": "Sign again with `weft`; this file is damaged or no signed metadata.",
+        "bad_signature": "Sign with as many keys of the role as the root asks for.",
+        "other_model": "Give the metadata of the model that is named.",
+        "outdated": "Begin again from the metadata in use: somebody published meanwhile.",
+        "expired": "Sign again, with a later end.",
+        "unknown_version": "Sign what this server has: the version with these weights.",
+        "bad_delegation": "Sign again what the server drafts: it names its key of packages.",
+        "targets_missing": "Bring along the targets of each model, signed by the new keys.",
+        "ends_sooner": "Ask for fewer days, or sign the role that is named anew first.",
     }
 
 
@@ -204,6 +231,24 @@ class BadBackup(UserError):
         "damaged": "Use another backup: this one does not hold what it says.",
         "not_empty": "Restore into a new database; nothing is ever overwritten.",
         "busy": "Wait for the other backup or restore in this folder.",
+    }
+
+
+class BadKey(UserError):
+    """A key that should sign metadata cannot be made, kept or used."""
+
+    area = "key"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Check the path; `weft keys status` says where keys lie.",
+        "exists": "Nothing is ever overwritten: move the old file away, or choose another folder.",
+        "malformed": "Give a file as `weft keys` writes it: PEM, or JSON with `uri` and `public`.",
+        "wrong_passphrase": "Try again with the passphrase of the file that is named.",
+        "weak_passphrase": "Choose one of at least 12 characters; six random words are good.",
+        "no_passphrase": "Run it on a terminal, or set WEFT_KEYS_PASSPHRASE_FILE.",
+        "open_to_others": "Run `chmod 600` on the file that is named.",
+        "other_key": "Give the file its own name back: it says another key than it holds.",
+        "no_signer": "Check the URI, its service, and what securesystemslib needs for its scheme.",
+        "unknown_role": "Use one of the roles that are listed.",
     }
 
 

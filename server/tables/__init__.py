@@ -6,6 +6,7 @@
                device_models ──────────── devices ─────┘
                         runs ─────────────┘ └─ device_tags       groups: saved filters over devices
     events: what happened to any of them, append-only ── webhooks ── deliveries
+    trust_roots, trust_metadata (of a model): what devices believe, as it was signed
     leases, installation: what several server processes, and a restore, need to agree on
 
 Digests are lower-case hex. Status strings are lower_snake text, never enum ordinals. Weights and
@@ -17,6 +18,7 @@ from server.tables.history import Delivery, Event, Webhook
 from server.tables.registry import STATISTICS_BLOB, Dataset, Model, Version
 from server.tables.rollouts import Assignment, Rollout
 from server.tables.service import IdempotencyKey, Installation, Lease
+from server.tables.trust import TrustMetadata, TrustRoot
 from server.tables.types import Base, Json, Moment, now
 from server.tables.work import Package, Refinement
 
@@ -42,6 +44,8 @@ __all__ = [
     "Refinement",
     "Rollout",
     "Run",
+    "TrustMetadata",
+    "TrustRoot",
     "Version",
     "Webhook",
     "now",

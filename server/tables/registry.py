@@ -63,8 +63,17 @@ class Version(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     removed_at: Mapped[datetime | None]
     """When retention removed the weights; the row, and what history says of it, stay."""
+    released_at: Mapped[datetime | None]
+    """When the release key signed it; null: devices do not install it (see `server.trust`)."""
+    withdrawn_at: Mapped[datetime | None]
+    """When it was taken back, for ever."""
 
     model: Mapped[Model] = relationship()
+
+    @property
+    def is_released(self) -> bool:
+        """Whether devices may be told to install it."""
+        return self.released_at is not None and self.withdrawn_at is None
 
 
 class Dataset(Base):
