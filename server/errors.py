@@ -73,6 +73,8 @@ class BadVersion(UserError):
         "not_found": "Run `weft versions list` to see the versions of the model.",
         "exists": "Nothing to do: the model already has these weights.",
         "removed": "Upload the weights again, or choose a version whose weights are kept.",
+        "not_released": "Sign it: `weft release MODEL VERSION`, where the release key is.",
+        "withdrawn": "Choose another version; to have this one after all, release it again.",
         "not_released": "Release the version with `weft release`, or choose a released one.",
         "withdrawn": "Choose another version: one that was withdrawn does not come back.",
     }
@@ -155,6 +157,7 @@ class BadRollout(UserError):
         "nothing_to_retry": "Run `weft rollouts devices` to see what has become of each device.",
         "no_previous_version": "Name the version to go back to.",
         "wrong_version": "Name another version to go back to.",
+        "needs_rollback": "Say that it is meant: `weft rollouts start --rollback`.",
     }
 
 

@@ -1,0 +1,1 @@
+"""Trust: keys, and the signed metadata by which devices know what they may install."""
