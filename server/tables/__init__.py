@@ -4,7 +4,8 @@
             │            ├─ packages    (base -> target, or full)
             │            └─ rollouts ──── assignments ─┐
                device_models ──────────── devices ─────┘
-                        runs ─────────────┘ └─ device_tags       groups: saved filters over devices
+            runs ── signed_reports ───────┘ └─ device_tags       groups: saved filters over devices
+    enrolment_tokens, preauthorisations, retired_keys: how devices come to be known
     events: what happened to any of them, append-only ── webhooks ── deliveries
     trust_roots, trust_metadata (of a model): what devices believe, as it was signed
     leases, installation: what several server processes, and a restore, need to agree on
@@ -13,6 +14,7 @@ Digests are lower-case hex. Status strings are lower_snake text, never enum ordi
 packages themselves lie in the blob store, under the SHA-256 of the file (`blob`, `sha256`).
 """
 
+from server.tables.enrolment import EnrolmentToken, Preauthorisation, RetiredKey, SignedReport
 from server.tables.fleet import NOT_TOLD, Device, DeviceModel, DeviceTag, Group, Run
 from server.tables.history import Delivery, Event, Webhook
 from server.tables.registry import STATISTICS_BLOB, Dataset, Model, Version
@@ -32,6 +34,7 @@ __all__ = [
     "Device",
     "DeviceModel",
     "DeviceTag",
+    "EnrolmentToken",
     "Event",
     "Group",
     "IdempotencyKey",
@@ -41,9 +44,12 @@ __all__ = [
     "Model",
     "Moment",
     "Package",
+    "Preauthorisation",
     "Refinement",
+    "RetiredKey",
     "Rollout",
     "Run",
+    "SignedReport",
     "TrustMetadata",
     "TrustRoot",
     "Version",

@@ -17,11 +17,23 @@ class Device(Base):
     __table_args__ = (
         Index("ix_devices_name", "name"),
         Index("ix_devices_created_at", "created_at"),
+        Index("ix_devices_public_key", "public_key", unique=True),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
+    standing: Mapped[str] = mapped_column(String(20), default="accepted")
+    """pending | accepted | cloned | decommissioned: whether it is offered anything."""
+    public_key: Mapped[str | None] = mapped_column(String(64))
+    """Its Ed25519 key, in hex; null: it has enrolled before devices had keys."""
+    enrolment_token_id: Mapped[int | None]
+    """The token by which it came; null: the server's setting."""
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    token_issued_at: Mapped[datetime | None]
+    token_expires_at: Mapped[datetime | None]
+    """Null: never."""
+    renewal_counter: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Of the last renewal of its token."""
     generation: Mapped[int] = mapped_column(BigInteger, default=1)
     """Bumped by whatever changes the device's desired state; its ETag."""
     report_counter: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -105,3 +117,5 @@ class Run(Base):
     since: Mapped[datetime]
     until: Mapped[datetime | None]
     """Null: until now."""
+    report_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The signed report that told of it; null: the enrolment did."""
