@@ -1,7 +1,8 @@
 """The one gate through which package bytes come.
 
-Whatever reads a package on a device takes an `Admitted`, and only this module makes one. The
-checks, in order:
+Whatever reads a package on a device takes an `Admitted`, and only this module makes one. Before an
+update begins, `edge_agent.trust.released` has held its offer against signed metadata: so the bytes
+are held against the offer. The checks, in order:
 
     1. the length is the one offered;
     2. the SHA-256 of the file is the one offered;
@@ -9,8 +10,6 @@ checks, in order:
     4. model, method, base digest and result digest are the ones offered. (A package built by hand
        may name no model; its digests still bind it.) In a chain, a package must give what the next
        one starts from, and the last one the version's weights.
-
-Signatures will be checked here, before 1: who says that the result digest is a released version.
 
 The agent knows promises and obtains bytes; packages are opened by its child (`edge_agent.heavy`).
 So neither what downloads nor what parses packages is imported until it is needed.
