@@ -26,10 +26,10 @@ from pydantic import (
 )
 
 from edge_agent.errors import AgentError
-from edge_agent.proxy import parsed
+from edge_agent.proxy import LOOPBACK, parsed
 from edge_agent.wrong_settings import explained
 from shared.errors import BadConfig
-from shared.wire import AttributeName, ModelName, OneLine, check_token
+from shared.wire import AttributeName, Digest, ModelName, OneLine, check_token
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,7 +46,6 @@ TABLES = frozenset({"models", "attributes", "links"})
 StorageMode: TypeAlias = Literal["ab", "inplace"]
 #: unix(7), less the zero at the end.
 MAX_SOCKET_BYTES = 107
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class FileRuntime(BaseModel):
@@ -88,7 +87,7 @@ class FileRuntime(BaseModel):
     @classmethod
     def _on_this_machine(cls, value: str | None) -> str | None:
         parts = urlsplit(value or "http://localhost")
-        if parts.scheme != "http" or parts.hostname not in _LOOPBACK or parts.username:
+        if parts.scheme != "http" or parts.hostname not in LOOPBACK or parts.username:
             raise ValueError("must be http:// on this machine: 127.0.0.1, ::1 or localhost")
         return value
 
@@ -213,6 +212,16 @@ class Config(BaseModel):
     allow_http: bool = Field(
         default=False, description="Accept plain http to another machine; for closed networks."
     )
+    server_ca: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities that may vouch for the server, in place of the "
+        "system's: for a private one.",
+    )
+    server_pins: list[Digest] = Field(
+        default_factory=list,
+        max_length=8,
+        description="SHA-256 of public keys, 64 hex digits each: the server's must be one of them.",
+    )
     name: OneLine = Field(
         default_factory=lambda: socket.gethostname(),
         validate_default=True,
@@ -281,7 +290,13 @@ class Config(BaseModel):
             raise ValueError("must have no path, query, fragment or user")
         return f"{parts.scheme}://{parts.netloc}"
 
-    @field_validator("metrics_file", mode="before")
+    @field_validator("server_pins", mode="before")
+    @classmethod
+    def _from_a_variable(cls, value: object) -> object:
+        """A variable holds them with commas between."""
+        return [pin.strip() for pin in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("metrics_file", "server_ca", mode="before")
     @classmethod
     def _may_be_taken_back(cls, value: object) -> object:
         """Empty is none: a variable can then override what the file says."""
@@ -312,8 +327,14 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _tokens_travel_encrypted(self) -> Config:
         parts = urlsplit(self.server)
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not self.allow_http:
+        is_plain = parts.scheme == "http"
+        if is_plain and parts.hostname not in LOOPBACK and not self.allow_http:
             raise ValueError("server: use https, or set allow_http = true in a closed network")
+        proxy = self.proxy and self.proxy.get_secret_value()
+        if is_plain and not self.allow_http and proxy and not parsed(proxy, "proxy").is_here:
+            raise ValueError("proxy: it would read what goes to an http server; use https")
+        if is_plain and (self.server_ca or self.server_pins):
+            raise ValueError("server_ca and server_pins: only an https server has a certificate")
         return self
 
 

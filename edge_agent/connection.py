@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import httpcore
 
+from edge_agent import tls
 from edge_agent.config import Config
 from edge_agent.errors import ServerAway
 from edge_agent.proxy import Proxy, proxy_for
@@ -68,6 +68,7 @@ class Connection:
     """Sends requests to one server, one at a time.
 
     `count` is told of all bytes, both ways; `beat` is called often while an answer is waited for.
+    Raises BadConfig.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class Connection:
         self._server, self._timeout = config.server, config.timeout_seconds
         self._headers = {"User-Agent": agent, "Accept-Encoding": "identity"}
         self._limits = _Limits(count, beat)
-        self._pool = _pool(config, proxy_for(config), _Counting(self._limits))
+        network = _Counting(self._limits, config.server_pins)
+        self._pool = _pool(config, proxy_for(config), network)
 
     def close(self) -> None:
         """Close the connections."""
@@ -158,8 +160,10 @@ class _Limits:
 class _Stream(httpcore.NetworkStream):
     """A connection of httpcore's, within limits."""
 
-    def __init__(self, stream: httpcore.NetworkStream, limits: _Limits) -> None:
-        self._stream, self._limits = stream, limits
+    def __init__(
+        self, stream: httpcore.NetworkStream, limits: _Limits, pins: Collection[str]
+    ) -> None:
+        self._stream, self._limits, self._pins = stream, limits, pins
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         patience = self._limits.patience(timeout)
@@ -194,17 +198,26 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._limits)
+        stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        certificate = stream.get_extra_info("ssl_object").getpeercert(True)
+        if not tls.is_pinned(certificate, self._pins):
+            stream.close()
+            raise _WrongKey(f"the server's key is {tls.key_digest(certificate)}, and not pinned")
+        return _Stream(stream, self._limits, self._pins)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
+class _WrongKey(httpcore.ConnectError):
+    """The other end has a certificate that is valid, and a key that is none of the pinned ones."""
+
+
 class _Counting(httpcore.NetworkBackend):
     """Connects as httpcore does, within limits."""
 
-    def __init__(self, limits: _Limits) -> None:
-        self._plain, self._limits = httpcore.SyncBackend(), limits
+    def __init__(self, limits: _Limits, pins: Collection[str]) -> None:
+        self._plain, self._limits, self._pins = httpcore.SyncBackend(), limits, pins
 
     def connect_tcp(
         self,
@@ -217,11 +230,11 @@ class _Counting(httpcore.NetworkBackend):
         self._limits.beat()
         with STOP:
             stream = self._plain.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(stream, self._limits)
+        return _Stream(stream, self._limits, self._pins)
 
 
 def _pool(config: Config, proxy: Proxy | None, network: _Counting) -> httpcore.ConnectionPool:
-    trusted = _trusted() if config.server.startswith("https") else None
+    trusted = tls.trusting(config.server_ca) if config.server.startswith("https") else None
     if proxy is None:
         return httpcore.ConnectionPool(
             ssl_context=trusted, keepalive_expiry=IDLE_SECONDS, network_backend=network
@@ -233,14 +246,6 @@ def _pool(config: Config, proxy: Proxy | None, network: _Counting) -> httpcore.C
         keepalive_expiry=IDLE_SECONDS,
         network_backend=network,
     )
-
-
-def _trusted() -> ssl.SSLContext:
-    """The authorities of the system (or of SSL_CERT_FILE); those of httpcore where it has none."""
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())):
-        return ssl.create_default_context()
-    return httpcore.default_ssl_context()
 
 
 def _answer(response: httpcore.Response, path: str) -> Answer:
@@ -259,4 +264,4 @@ def _told(error: Exception) -> str:
 def _code(error: Exception) -> str:
     """Whether the other end is not who it should be, or only away."""
     refused = isinstance(error.__context__, ssl.SSLCertVerificationError)
-    return "untrusted" if refused else "unreachable"
+    return "untrusted" if refused or isinstance(error, _WrongKey) else "unreachable"

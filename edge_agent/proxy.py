@@ -14,6 +14,9 @@ from pydantic import SecretStr
 
 from shared.errors import BadConfig
 
+#: Hosts that are this machine: what is sent to them in clear text nobody else can read.
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
 
 class Settings(Protocol):
     """Those of the agent that are needed here."""
@@ -21,6 +24,10 @@ class Settings(Protocol):
     @property
     def server(self) -> str:
         """Address of the server."""
+
+    @property
+    def allow_http(self) -> bool:
+        """Whether plain http may go to other machines."""
 
     @property
     def proxy(self) -> SecretStr | None:
@@ -34,13 +41,21 @@ class Proxy:
     url: str
     login: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine."""
+        return urlsplit(self.url).hostname in LOOPBACK
+
 
 def proxy_for(config: Settings) -> Proxy | None:
     """The proxy to use for the server, if any. Raises BadConfig."""
     if config.proxy is not None:
         told = config.proxy.get_secret_value()
         return parsed(told, "proxy") if told else None
-    return _from_environment(config.server)
+    found = _from_environment(config.server)
+    # A server on this machine is not behind a proxy elsewhere, which would read all tokens.
+    goes_out_plain = config.server.startswith("http:") and not config.allow_http
+    return None if found and goes_out_plain and not found.is_here else found
 
 
 def _from_environment(server: str) -> Proxy | None:

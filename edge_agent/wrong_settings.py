@@ -40,6 +40,7 @@ _PATTERNS = {
     "attributes": _NAMES + ", and begin with a letter",
     "install_window": "must be two times of a day, such as 22:00-05:30",
     "notify_signal": "must be the name of a signal, such as HUP",
+    "server_pins": "must be 64 hex digits in lower case",
 }
 #: In a place, these are no names of settings.
 _KEY, _KINDS = "[key]", frozenset({"file", "program"})
@@ -76,7 +77,7 @@ def _reason(loc: Sequence[int | str], fault: Mapping[str, Any]) -> str:
     kind = fault["type"]
     if kind == "string_pattern_mismatch":
         is_text = (loc[0] == "attributes" and loc[-1] != _KEY) or loc[-1] == "name"
-        name = loc[0] if loc[-1] == _KEY else loc[-1]
+        name = loc[0] if loc[-1] == _KEY or isinstance(loc[-1], int) else loc[-1]
         return "must be one line" if is_text else _PATTERNS.get(str(name), "makes no sense")
     if kind in _WORDS:
         return _WORDS[kind].format_map(fault.get("ctx", {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -24,14 +25,32 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
     name: x509.Name
 
-    def server(self, host: str = "127.0.0.1", ends: datetime.timedelta = DAY) -> ssl.SSLContext:
+    def server(
+        self,
+        host: str = "127.0.0.1",
+        ends: datetime.timedelta = DAY,
+        key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> ssl.SSLContext:
         """A server's side of TLS, with a certificate for `host` that ends so far from now."""
-        return _context(self, host, ends, self.file.parent)
+        return _context(self, host, ends, key or new_key(), self.file.parent)
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A key to make certificates for."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def pin_of(key: ec.EllipticCurvePrivateKey) -> str:
+    """What a device pins of it."""
+    spki = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
 
 
 def authority(folder: Path) -> Authority:
     """A new authority, whose certificate is written to the folder."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), _name("Weft tests")
+    key, name = new_key(), _name("Weft tests")
     basic = x509.BasicConstraints(ca=True, path_length=0)
     usage = x509.KeyUsage(
         key_cert_sign=True,
@@ -57,9 +76,12 @@ def authority(folder: Path) -> Authority:
 
 
 def _context(
-    signer: Authority, host: str, ends: datetime.timedelta, folder: Path
+    signer: Authority,
+    host: str,
+    ends: datetime.timedelta,
+    key: ec.EllipticCurvePrivateKey,
+    folder: Path,
 ) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(host))]
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
     made = (
