@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -51,8 +51,18 @@ class Settings(BaseSettings):
     )
     enrolment_token: SecretStr | None = Field(
         None,
-        description="What a new device must show, 8 to 512 visible ASCII characters; without it no "
-        "device can enrol.",
+        description="A token by which any number of devices enrol, 8 to 512 visible ASCII "
+        "characters; more are made by `weft tokens create`.",
+    )
+    enrolment_accept: Literal["automatic", "by_hand"] = Field(
+        "automatic",
+        description="Whether devices that come by that token wait for `weft devices accept`.",
+    )
+    device_token_days: float = Field(
+        90.0,
+        ge=0,
+        le=36500,
+        description="Days until a device renews its own token, by its key; 0: never.",
     )
     poll_interval: float = Field(
         60.0, gt=0, le=86400, description="Seconds between two polls of a device."

@@ -167,6 +167,9 @@ class Enrolled(Message):
         default_factory=list, description="All root metadata, from version 1 on, as they are."
     )
     pending: bool = Field(default=False, description="An operator has still to accept the device.")
+    counter: int = Field(
+        default=0, ge=0, description="Of the last report by this key that the server knows."
+    )
 
 
 class Renewal(Message):
@@ -230,6 +233,11 @@ class Desired(Message):
     report: bool = Field(
         default=False,
         description="Tell what you hold of each model: a report in state `idle`, of no assignment.",
+    )
+    held: str | None = Field(
+        default=None,
+        description="Why the device as such is offered nothing, and no report of it is taken: "
+        "`not_accepted`, `cloned`.",
     )
 
 

@@ -15,7 +15,8 @@ _WHAT: Final = {
     "offered reconstituting reopened rolled_back staged superseded swapping timed_out unreached "
     "verifying",
     "dataset": "created",
-    "device": "attributes_changed changed enrolled reported tags_changed",
+    "device": "accepted attributes_changed changed cloned decommissioned enrolled preauthorised "
+    "preauthorisation_withdrawn reenrolled reported tags_changed token_renewed",
     "group": "changed created deleted",
     "history": "expired",
     "installation": "restored",
@@ -24,6 +25,7 @@ _WHAT: Final = {
     "refinement": "cancelled failed interrupted queued started succeeded",
     "rollout": "aborted created finished paused phase_done phase_started reopened resumed retried "
     "started",
+    "token": "created revoked",
     "version": "brought_back encoded refined removed uploaded",
     "webhook": "changed created deleted given_up tested",
 }
