@@ -89,7 +89,7 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
         path = _store(session, device, row, planned)  # 2
         if isinstance(planned.plan, Build):
             wanted.append(planned.plan.wanted)
-        models.append(_describe(model, version, assignment, path))
+        models.append(_describe(row, path))
     desired = Desired(models=models, report=_has_not_told(session, device_id))
     return Answer(device.generation, desired, wanted)
 
@@ -171,7 +171,10 @@ def _tell_anew(device: Device, assignment: Assignment) -> None:
         device.generation += 1
 
 
-def _describe(model: Model, version: Version, assignment: Assignment, path: Path) -> DesiredModel:
+def _describe(
+    row: Row[Assignment, Rollout, Version, Model, DeviceModel], path: Path
+) -> DesiredModel:
+    assignment, rollout, version, model, _ = row
     offers = [offered(offer) for offer in path]
     return DesiredModel(
         model=model.name,
@@ -182,4 +185,6 @@ def _describe(model: Model, version: Version, assignment: Assignment, path: Path
         package=offers[0] if len(offers) == 1 else None,
         chain=offers if len(offers) > 1 else None,
         held=assignment.held,
+        # Also where the server does not know the weights in use: the device may know their number.
+        rollback=rollout.rollback,
     )

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from server.errors import BadRollout
 from server.history.events import record
 from server.rollouts.evaluation import settle
-from server.rollouts.membership import STARTED, rollout_of
+from server.rollouts.membership import STARTED, leads_only_back, rollout_of
 from server.rollouts.steps import about, let_others_take
 from server.tables import DeviceModel, Model, Rollout, now
 
@@ -39,8 +39,11 @@ def create_rollout(session: Session, rollout: Rollout, told: dict[str, Any], sta
 
 
 def start_rollout(session: Session, rollout: Rollout) -> None:
-    """Begin with the first phase. Raises BadRollout `wrong_state`."""
+    """Begin with the first phase. Raises BadRollout `wrong_state`, `needs_rollback`."""
     _require(rollout, "ready")
+    if not rollout.rollback and leads_only_back(session, rollout):
+        text = "each device that the rollout is for has a newer version in use"
+        raise BadRollout("needs_rollback", text)
     _change(rollout, "active")
     rollout.started_at = now()
     record(session, "rollout.started", {}, **about(rollout))

@@ -94,6 +94,13 @@ def rollout_of(session: Session, device_id: str, model: Model) -> Rollout | None
     return None
 
 
+def leads_only_back(session: Session, rollout: Rollout) -> bool:
+    """Whether each device that it is for, and there are such, has a newer version in use."""
+    its = _devices(session, rollout.model_id).where(_match_or_nobody(session, rollout))
+    newer = _runs_newer(session, rollout)
+    return _are_there(session, its.where(newer)) and not _are_there(session, its.where(not_(newer)))
+
+
 def moving_to(rollout_id: int) -> ColumnElement[bool]:
     """Whether a device was offered that rollout's version, and has not said how it ended."""
     its = aliased(Assignment)
@@ -143,13 +150,21 @@ def _moved_on(session: Session, rollout: Rollout) -> ColumnElement[bool]:
     ids = list(session.scalars(aborted))
     if not ids:
         return false()
+    return and_(_in_rollouts(ids), _runs_newer(session, rollout))
+
+
+def _runs_newer(session: Session, rollout: Rollout) -> ColumnElement[bool]:
+    """Whether a device has a version above the rollout's in use."""
     number = session.get_one(Version, rollout.version_id).number
-    newer = exists().where(
+    return exists().where(
         Version.model_id == rollout.model_id,
         Version.weights_digest == DeviceModel.weights_digest,
         Version.number > number,
     )
-    return and_(_in_rollouts(ids), newer)
+
+
+def _are_there(session: Session, query: Select[str]) -> bool:
+    return session.scalar(query.limit(1)) is not None
 
 
 def _that_differ(rollouts: Iterable[Rollout]) -> list[Rollout]:

@@ -36,7 +36,12 @@ def _order(
         return describe_rollout(session, rollout)
 
 
-@router.post("/{rollout_id}/start", summary="Start a rollout", responses=REFUSED)
+@router.post(
+    "/{rollout_id}/start",
+    summary="Start a rollout",
+    responses=REFUSED
+    | answers("version.not_released", "version.withdrawn", "rollout.needs_rollback"),
+)
 def post_start(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
     """Begin a rollout that is `ready`."""
     return _order(engine, rollout_id, deploy.start_rollout)
@@ -84,6 +89,8 @@ def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn = ALL) 
     responses=answers(
         "rollout.not_found",
         "version.not_found",
+        "version.not_released",
+        "version.withdrawn",
         "rollout.wrong_state",
         "rollout.no_previous_version",
         "rollout.wrong_version",

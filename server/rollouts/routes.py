@@ -35,9 +35,15 @@ FILTER_CODES = ("filter.syntax", "filter.unknown_field", "filter.bad_value", "fi
     status_code=201,
     response_model=RolloutOut,
     responses=answers(
-        "model.not_found", "version.not_found", "request.key_reused", *FILTER_CODES
+        "model.not_found",
+        "version.not_found",
+        "version.not_released",
+        "version.withdrawn",
+        "rollout.needs_rollback",
+        "request.key_reused",
+        *FILTER_CODES,
     ),
-)  # fmt: skip
+)
 def post_rollout(body: RolloutIn, engine: EngineDep, once: OnceDep) -> Response:
     """Move devices of the model to the version, in phases.
 

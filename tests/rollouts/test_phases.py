@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from server.db import writing
+from server.errors import BadRollout
 from server.rollouts import deploy, evaluation, once_more
 
 TWO = [{"percent": 20, "soak_seconds": 600}, {"percent": 100, "soak_seconds": 0}]
@@ -198,11 +201,30 @@ def test_a_device_belongs_to_the_last_started_rollout_that_it_matches(yard):
 
 
 def test_an_older_version_needs_the_mark(yard):
-    device = yard.enrol(current=3)
+    device, other = yard.enrol(current=3), yard.enrol(current=1)
     yard.roll_out(version=2)
-    assert yard.poll(device).desired.models[0].held == "needs_rollback_mark"
+    (told,) = yard.poll(device).desired.models
+    assert (told.held, told.rollback) == ("needs_rollback_mark", False)
+    assert yard.poll(other).desired.models[0].held is None
     yard.roll_out(version=2, rollback=True)
+    (told,) = yard.poll(device).desired.models
+    assert (told.held, told.rollback) == (None, True)
     yard.succeed(device)
+
+
+def test_what_could_only_lead_back_is_refused_without_the_mark(yard):
+    yard.enrol(current=3, gpu="orin")
+    yard.enrol(current=1, gpu="none")
+    orin = {"filter": "attr.gpu==orin"}
+    with pytest.raises(BadRollout) as raised:
+        yard.roll_out(version=2, **orin)
+    assert raised.value.code == "rollout.needs_rollback"
+    ready = yard.roll_out(version=2, start=False, **orin)
+    with pytest.raises(BadRollout, match="newer version in use"):
+        order(yard, ready, deploy.start_rollout)
+    assert yard.rollout(ready).state == "ready"
+    for allowed in ({"rollback": True, **orin}, {"filter": "attr.gpu==nano"}, {}):
+        yard.roll_out(version=2, **allowed)
 
 
 def test_retry_gives_another_turn_under_the_cap(yard):
