@@ -90,6 +90,7 @@ def serving(folder: Path) -> Iterator[Server]:
     settings = {
         "WEFT_DATA_DIR": str(folder / "server"),
         "WEFT_ENROLMENT_TOKEN": TOKEN,
+        "WEFT_REQUIRE_KEYS": "false",
         "WEFT_POLL_INTERVAL": "2",
     }
     process = subprocess.Popen(

@@ -67,6 +67,7 @@ def server(folder: Path, port: int, roots: str, **more: str) -> Iterator[tuple[s
         "WEFT_DATA_DIR": str(folder / "server"),
         "WEFT_PORT": str(port),
         "WEFT_ENROLMENT_TOKEN": token,
+        "WEFT_REQUIRE_KEYS": "false",
         "WEFT_POLL_INTERVAL": "1",
         "WEFT_DATASET_ROOTS": roots,
         **more,

@@ -17,6 +17,9 @@ from starlette.concurrency import run_in_threadpool
 from server.api import describe, problems
 from server.api.gate import Gate
 from server.api.middleware import Surroundings
+from server.auth.first_key import first_key
+from server.auth.routes import router as access
+from server.auth.uses import KeyUses
 from server.db import open_current
 from server.devices.group_routes import router as groups
 from server.devices.policy import settling
@@ -75,6 +78,7 @@ TAGS = [
     {"name": "webhooks", "description": "Who hears of it."},
     {"name": "device plane", "description": "What agents say and hear."},
     {"name": "service", "description": "The server itself."},
+    {"name": "access", "description": "Keys of operators, and what each may do."},
 ]
 
 
@@ -110,8 +114,8 @@ def _routes() -> APIRouter:
     Of an app that includes them itself, FastAPI works them all out anew at its first request.
     """
     shared = APIRouter(responses=problems.answers(*describe.ANYWHERE), redirect_slashes=False)
-    rooms = (registry, publish, bundles, rollouts, devices, groups, history)
-    for router in (*rooms, device_plane, service):
+    rooms = (registry, publish, bundles, rollouts, devices, groups, history, access)
+    for router in (*rooms, device_plane, metadata, service):
         shared.include_router(router)
     return shared
 
@@ -150,6 +154,7 @@ def _start(app: FastAPI) -> ExitStack:
         evaluate_due(engine)
         app.state.engine, app.state.blobs = engine, blobs
         app.state.readiness = Readiness(engine, blobs)
+        app.state.first_key = first_key(engine, settings)
         app.state.registry = CollectorRegistry()
         app.state.registry.register(Process(engine, app.state.gate))
         app.state.registry.register(Fleet(engine))
@@ -165,6 +170,7 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     _begin(stack, settling(engine))
     _begin(stack, rollouts_duty(engine))
     building = Building(lambda w: lossless_package(engine, blobs, w.version_id, w.base_id))
+    state.key_uses = _begin(stack, KeyUses(engine))
     stack.callback(building.close)
     uploads = Duty(engine, "packages", LOOK_SECONDS, lambda: order_missing(engine, building))
     state.uploaded = _begin(stack, uploads).ring

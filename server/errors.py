@@ -13,6 +13,7 @@
     ├── BadGroup          group.*        groups of devices
     ├── BadFilter         filter.*       filters over devices, rollouts and events
     ├── BadWebhook        webhook.*      webhooks
+    ├── BadAccess         access.*       keys of operators
     ├── BadBackup         backup.*       backups
     ├── BadKey            key.*          files of keys that sign metadata
     └── BadCommand        command.*      a command line of `weft`
@@ -46,8 +47,10 @@ class BadRequest(UserError):
         "rate_limited": "Wait for as long as `Retry-After` says.",
         "wrong_type": "Send the body with the Content-Type that is named.",
         "incomplete": "Send the whole body again.",
-        "unauthorized": "Send `Authorization: Bearer <key>` with a valid key.",
-        "forbidden_origin": "Use the API from this machine by its loopback address, or set a key.",
+        "unauthorized": "Give a valid key: `weft login`, WEFT_KEY, or as a bearer token.",
+        "forbidden": "Use a key with the role that is named, or ask an admin for one.",
+        "out_of_scope": "Use a key that is held to nothing, or ask somebody who has one.",
+        "forbidden_origin": "Use the API on this machine by its loopback address, or require keys.",
         "key_reused": "Use a new Idempotency-Key for another request.",
         "key_invalid": "Give an Idempotency-Key of 1 to 200 printable ASCII characters.",
         "bad_range": "Ask for a range that begins inside the file.",
@@ -234,6 +237,19 @@ class BadCommand(UserError):
     area = "command"
     codes: ClassVar[dict[str, str]] = {
         "invalid": "Correct the command line; `--help` after the command says what it takes.",
+    }
+
+
+class BadAccess(UserError):
+    """A key of operators cannot be found or made."""
+
+    area = "access"
+    codes: ClassVar[dict[str, str]] = {
+        "not_found": "Run `weft access list` to see the keys.",
+        "exists": "Choose another name: history knows this one, even where it is revoked.",
+        "reserved": "Choose another name.",
+        "not_held": "Leave the models and groups out, or choose another role.",
+        "past": "Give a moment to come, or none.",
     }
 
 

@@ -13,7 +13,10 @@ import sys
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from server.auth.roles import Principal
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -25,7 +28,11 @@ class Trace:
 
     request_id: str
     actor: str | None = None
-    """The device's id, or `operator`."""
+    """The device's id, or the name of the operator's key."""
+    address: str | None = None
+    """From where it came; behind a proxy that is trusted, what the proxy says."""
+    principal: Principal | None = None
+    """The operator who sent it."""
     package_method: str | None = None
     """Of the package whose bytes are the answer."""
 
@@ -40,11 +47,11 @@ def current() -> Trace | None:
     return _trace.get()
 
 
-def acts(actor: str) -> None:
-    """Note who sent the request being served."""
+def acts(actor: str, principal: Principal | None = None) -> None:
+    """Note who sent the request being served; `principal`, where it is an operator."""
     trace = _trace.get()
     if trace is not None:
-        trace.actor = actor
+        trace.actor, trace.principal = actor, principal
 
 
 def sends_package(method: str) -> None:

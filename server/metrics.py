@@ -57,6 +57,12 @@ TURNED_AWAY = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+KEYS_REFUSED = Counter(
+    "weft_keys_refused",
+    "Requests of operators refused: missing or wrong key, too low a role, beyond its scope.",
+    ["reason"],
+    registry=REGISTRY,
+)
 PACKAGE_BYTES = Counter(
     "weft_package_sent_bytes",
     "Bytes of update packages sent, by method.",

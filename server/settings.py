@@ -46,8 +46,22 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8300, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")
+    require_keys: bool = Field(
+        True,
+        description="Whether /api/v1 asks for keys; false only where the address is loopback.",
+    )
     admin_key: SecretStr | None = Field(
-        None, description="Bearer key of /api/v1; required where the address is not loopback."
+        None,
+        description="An admin key beside those of `weft access`; with it no first one is made.",
+    )
+    keys_dir: Path | None = Field(
+        None,
+        description="Where the keys that sign metadata lie; empty: `keys` in the data folder, where "
+        "the first start makes them.",
+    )
+    auto_release: bool = Field(
+        True,
+        description="Release a version when it is deployed, where the release key lies here.",
     )
     enrolment_token: SecretStr | None = Field(
         None,
@@ -138,7 +152,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("admin_key", "enrolment_token", mode="before")
+    @field_validator("admin_key", "enrolment_token", "keys_dir", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -152,10 +166,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _guard_public_address(self) -> Settings:
+        if not self.require_keys and self.admin_key is not None:
+            raise ValueError("WEFT_REQUIRE_KEYS=false leaves WEFT_ADMIN_KEY without a meaning")
         if self.is_loopback:
             return self
-        if self.admin_key is None:
-            raise ValueError(f"WEFT_ADMIN_KEY must be set to listen on {self.host}")
+        if not self.require_keys:
+            raise ValueError(f"WEFT_REQUIRE_KEYS=false is not allowed on {self.host}")
         for name in ("admin_key", "enrolment_token"):
             secret = getattr(self, name)
             if secret is not None and secret.get_secret_value().lower() in PLACEHOLDERS:
@@ -186,6 +202,11 @@ class Settings(BaseSettings):
     def blobs_dir(self) -> Path:
         """Where the local store keeps weights and packages."""
         return self.data_dir / "blobs"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the keys that sign metadata lie."""
+        return self.keys_dir or self.data_dir / "keys"
 
     @property
     def jobs_dir(self) -> Path:

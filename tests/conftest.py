@@ -229,6 +229,7 @@ def serve(tmp_path: Path, databases: Databases) -> Iterator[Callable[..., LiveSe
 
     def start(**settings: object) -> LiveServer:
         chosen = {"data_dir": tmp_path / "server", "enrolment_token": "enrol-me-please"} | settings
+        chosen.setdefault("require_keys", "admin_key" in chosen)  # most tests are of other matters
         chosen.setdefault("database_url", databases.url(Path(str(chosen["data_dir"]))))
         running.append(LiveServer(**chosen).start())
         return running[-1]

@@ -23,7 +23,12 @@ PROBLEM = {"$ref": "#/components/schemas/Problem"}
 ANYWHERE = ("request.invalid", "service.internal")
 
 HEAD_LIMITS = ("request.headers_too_large", "request.query_too_long")
-OPERATORS = ("request.unauthorized", "request.forbidden_origin")
+OPERATORS = (
+    "request.unauthorized",
+    "request.forbidden_origin",
+    "request.forbidden",
+    "request.out_of_scope",
+)
 KEYS = ("request.key_invalid", "request.key_reused")
 
 RETRY_AFTER = {

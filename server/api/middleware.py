@@ -102,7 +102,8 @@ class Surroundings:
         chosen = CHOSEN_ID.fullmatch(head.chosen_id)
         request_id = head.chosen_id.decode() if chosen else secrets.token_hex(8)
         scope["request_id"] = request_id
-        trace = logs.Trace(request_id)
+        client = scope.get("client")
+        trace = logs.Trace(request_id, address=client[0] if client else None)
         logs.begin(trace)
         answer = Answer(send, self.gate, request_id)
         try:

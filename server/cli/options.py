@@ -17,7 +17,10 @@ Server = Annotated[str, typer.Option("--server", envvar="WEFT_SERVER", help="The
 Key = Annotated[
     str | None,
     typer.Option(
-        "--key", envvar="WEFT_ADMIN_KEY", help="The server's admin key.", show_envvar=True
+        "--key",
+        envvar=["WEFT_KEY", "WEFT_ADMIN_KEY"],
+        help="Your key of the server.",
+        show_envvar=True,
     ),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Most items to print.")]

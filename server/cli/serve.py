@@ -17,7 +17,7 @@ import uvicorn
 
 from server import logs
 from server.cli.options import Json
-from server.cli.output import show_record
+from server.cli.output import say, show_record
 from server.errors import ServerError
 from server.settings import Settings, load_settings
 from shared.errors import Unreachable
@@ -50,7 +50,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.freeze()  # what the app is made of is never garbage: a look at all of it took 100 ms
         if self.started:
-            show_record({"url": self._url}, self._as_json)
+            show_record({"url": self._url} | self._first_key(), self._as_json)
+
+    def _first_key(self) -> dict[str, str]:
+        """The key that a new server begins with, shown this once."""
+        key = getattr(self.config.loaded_app.state, "first_key", None)
+        if key is None:
+            return {}
+        say("admin_key opens all of the server, and is not shown again: keep it (`weft login`)")
+        return {"admin_key": key}
 
 
 def serve(

@@ -20,13 +20,15 @@ _WHAT: Final = {
     "group": "changed created deleted",
     "history": "expired",
     "installation": "restored",
+    "access": "key_created key_revoked",
     "model": "created",
     "package": "published removed",
     "refinement": "cancelled failed interrupted queued started succeeded",
     "rollout": "aborted created finished paused phase_done phase_started reopened resumed retried "
     "started",
     "token": "created revoked",
-    "version": "brought_back encoded refined removed uploaded",
+    "root": "published",
+    "version": "brought_back encoded refined released removed unlisted uploaded withdrawn",
     "webhook": "changed created deleted given_up tested",
 }
 

@@ -8,12 +8,14 @@
     enrolment_tokens, preauthorisations, retired_keys: how devices come to be known
     events: what happened to any of them, append-only ── webhooks ── deliveries
     trust_roots, trust_metadata (of a model): what devices believe, as it was signed
+    api_keys: who may ask on the management plane
     leases, installation: what several server processes, and a restore, need to agree on
 
 Digests are lower-case hex. Status strings are lower_snake text, never enum ordinals. Weights and
 packages themselves lie in the blob store, under the SHA-256 of the file (`blob`, `sha256`).
 """
 
+from server.tables.access import ApiKey
 from server.tables.enrolment import EnrolmentToken, Preauthorisation, RetiredKey, SignedReport
 from server.tables.fleet import NOT_TOLD, Device, DeviceModel, DeviceTag, Group, Run
 from server.tables.history import Delivery, Event, Webhook
@@ -27,6 +29,7 @@ from server.tables.work import Package, Refinement
 __all__ = [
     "NOT_TOLD",
     "STATISTICS_BLOB",
+    "ApiKey",
     "Assignment",
     "Base",
     "Dataset",

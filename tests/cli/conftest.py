@@ -81,6 +81,10 @@ def target(tmp_path: Path) -> Path:
     return save_weights(tmp_path / "target.safetensors", 0.25)
 
 
+#: Most tests are of other matters than keys.
+OPEN = {"WEFT_REQUIRE_KEYS": "false"}
+
+
 class ServerProcess:
     """`weft serve` as a process of its own; `url` once it answers."""
 
@@ -94,7 +98,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**inherited, "WEFT_LOG_LEVEL": "warning", **environment},
+            env={**inherited, "WEFT_LOG_LEVEL": "warning", **OPEN, **environment},
         )
 
     @property

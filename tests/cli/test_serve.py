@@ -41,7 +41,7 @@ def test_port_in_use_is_told(start_server: Any, tmp_path: Path) -> None:
     assert "cannot listen on" in process.stop()[1]
 
 
-def test_public_address_needs_a_key(start_server: Any, tmp_path: Path) -> None:
+def test_a_public_address_is_never_open(start_server: Any, tmp_path: Path) -> None:
     process = start_server(tmp_path, "--host", "0.0.0.0")
     assert process.process.wait(timeout=60) == 1
     assert '"config.invalid"' in process.stop()[1]

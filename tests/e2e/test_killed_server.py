@@ -77,6 +77,7 @@ class Site:
             **{k: v for k, v in os.environ.items() if not k.startswith("WEFT_")},
             "WEFT_DATA_DIR": str(folder / "server"),
             "WEFT_ENROLMENT_TOKEN": TOKEN,
+            "WEFT_REQUIRE_KEYS": "false",
         }
         self.devices = devices or []  # their tokens
 

@@ -92,8 +92,10 @@ class Site:
             line = self.server.process.stdout.readline()
             assert line, self.server.log.read_text()
             said += line
-        self.url = json.loads(said)["url"]
-        self.http = httpx.Client(base_url=self.url, timeout=DEADLINE, verify=False)
+        begun = json.loads(said)
+        self.url, self.key = begun["url"], begun["admin_key"]
+        headers = {"Authorization": f"Bearer {self.key}"}
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=DEADLINE, verify=False)
 
     def start(self, *words: str, **settings: str) -> Program:
         log = self.folder / f"{len(self.programs)}.log"
@@ -116,7 +118,9 @@ class Site:
 
     def weft(self, *words: str) -> Any:
         """What a command of `weft` answers."""
-        return self.start("weft", *words, "--json", WEFT_SERVER=self.url).answer()
+        return self.start(
+            "weft", *words, "--json", WEFT_SERVER=self.url, WEFT_KEY=self.key
+        ).answer()
 
     def ask(self, path: str) -> Any:
         return self.http.get(path).raise_for_status().json()

@@ -24,10 +24,12 @@ def test_the_environment_counts_and_lists_are_split(monkeypatch):
     assert settings.poll_interval == 5
 
 
-def test_a_public_address_needs_a_key():
-    with pytest.raises(BadConfig, match="WEFT_ADMIN_KEY must be set"):
-        load_settings(host="0.0.0.0")
-    assert not load_settings(host="0.0.0.0", admin_key="c0ffee").is_loopback
+def test_only_this_machine_is_served_without_keys():
+    with pytest.raises(BadConfig, match="WEFT_REQUIRE_KEYS=false is not allowed"):
+        load_settings(host="0.0.0.0", require_keys=False)
+    assert load_settings(host="0.0.0.0").require_keys
+    with pytest.raises(BadConfig, match="without a meaning"):
+        load_settings(require_keys=False, admin_key="a-real-secret")
 
 
 @pytest.mark.parametrize("name", ["admin_key", "enrolment_token"])

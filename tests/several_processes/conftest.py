@@ -74,6 +74,7 @@ def start(databases: Any, tmp_path: Path) -> Iterator[Callable[..., Program]]:
             "WEFT_DATABASE_URL": databases.url(tmp_path / "server"),
             "WEFT_DATA_DIR": str(tmp_path / "server"),
             "WEFT_ENROLMENT_TOKEN": TOKEN,
+            "WEFT_REQUIRE_KEYS": "false",
         }
         log = tmp_path / f"{len(started)}.log"
         started.append(Program(list(words), log, changes, common | settings))

@@ -26,8 +26,8 @@ def _write_two_versions(folder: Path) -> None:
 
 
 @pytest.fixture
-def server(installed: Any, tmp_path: Path) -> Iterator[str]:
-    """The URL of a server that runs from the wheel."""
+def server(installed: Any, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The URL of a server that runs from the wheel, and the key that it begins with."""
     command = installed.command("weft", "serve", "--port", "0", "--data-dir", "server")
     environment = installed.environment | {"WEFT_ENROLMENT_TOKEN": TOKEN}
     with subprocess.Popen(
@@ -35,14 +35,20 @@ def server(installed: Any, tmp_path: Path) -> Iterator[str]:
     ) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().split()[-1]
+            url, key = (process.stdout.readline().split()[-1] for _ in range(2))
+            yield url, key
         finally:
             process.terminate()
 
 
-def test_one_device_is_updated_to_the_bit(installed: Any, server: str, tmp_path: Path) -> None:
+def test_one_device_is_updated_to_the_bit(
+    installed: Any, server: tuple[str, str], tmp_path: Path
+) -> None:
+    url, key = server
+
     def weft(*arguments: str) -> Any:
-        done = installed.run("weft", *arguments, "--server", server, "--json", cwd=tmp_path)
+        where = ("--server", url, "--key", key, "--json")
+        done = installed.run("weft", *arguments, *where, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -53,7 +59,7 @@ def test_one_device_is_updated_to_the_bit(installed: Any, server: str, tmp_path:
 
     _write_two_versions(tmp_path)
     (tmp_path / "agent.toml").write_text(
-        f'server = "{server}"\nname = "bench"\nenrolment_token = "{TOKEN}"\n'
+        f'server = "{url}"\nname = "bench"\nenrolment_token = "{TOKEN}"\n'
         'state_dir = "device"\n[models.demo]\ninitial = "old.safetensors"\n'
     )
 
