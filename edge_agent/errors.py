@@ -1,7 +1,7 @@
 """The agent's errors, added to the tree of `shared/errors.py`.
 
     UserError
-    └── TrustError           trust.*      package bytes that are not what was offered
+    └── TrustError           trust.*      what the operator has not provably released
     OperationError
     ├── DownloadError        download.*   the answer to a request for a package makes no sense
     ├── LinkHeld             link.*       the link of the moment is not to be used for downloads
@@ -25,7 +25,7 @@ from shared.errors import BadResult, OperationError, Unreachable, UserError
 
 
 class TrustError(UserError):
-    """The bytes of a package are not those that were offered; nothing was done with them."""
+    """An update is not what the operator has released, or not provably; nothing was done of it."""
 
     area = "trust"
     codes: ClassVar[dict[str, str]] = {
@@ -35,6 +35,18 @@ class TrustError(UserError):
         "wrong_base": "Publish the package again: its header and its listing disagree.",
         "wrong_result": "Publish the package again: its header and its listing disagree.",
         "wrong_method": "Publish the package again: its header and its listing disagree.",
+        "wrong_root": "Give an `enrolment_token` or a `root` of this very server.",
+        "unsigned": "Ask who has answered: keys that this device trusts have not signed that.",
+        "expired": "Check the clock here, and with `weft doctor` that the server renews metadata.",
+        "older_metadata": "Ask who has answered: this device has seen newer metadata.",
+        "other_model": "Ask who has answered: it was asked for another model's metadata.",
+        "too_much_metadata": "Ask who has answered: metadata are never that long.",
+        "incomplete": "It is asked for again; if that does not help, check the server's metadata.",
+        "bad_metadata": "It is asked for again; if that does not help, ask who has answered.",
+        "not_released": "Release the version, if you mean it: `weft release`.",
+        "not_listed": "Have the server offer the package again; it has to sign that it does.",
+        "wrong_listing": "Have the server offer the package again: offer and listing disagree.",
+        "older_version": "Order it as a way back: `weft rollouts create ... --rollback`.",
     }
 
 

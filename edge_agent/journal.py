@@ -49,6 +49,7 @@ class Target(BaseModel):
         default_factory=list, description="In order; none: a slot holds the weights already."
     )
     origin: Origin = "server"
+    rollback: bool = Field(default=False, description="That it is an older version is meant.")
 
     @classmethod
     def of(cls, desired: DesiredModel, origin: Origin = "server") -> Target:

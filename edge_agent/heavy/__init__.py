@@ -23,6 +23,7 @@ from shared.errors import WeftError
 
 if TYPE_CHECKING:
     from edge_agent.trust import Promise
+    from edge_agent.trust.released import Released
     from edge_agent.undo import Side
     from shared.golden import Golden
 
@@ -82,6 +83,14 @@ class Heavy(Protocol):
 
         Nothing of `base` is touched. Raises as `apply`; AgentError `needs_ab` where the tensors
         would be other ones.
+        """
+
+    def verify_metadata(
+        self, state_dir: Path, model: str, answer: bytes | None, pin: str | None, now: float
+    ) -> Released:
+        """What is released of a model, by what is held and what was answered; see `trust.verify`.
+
+        Raises TrustError, BadMetadata, NoSpace.
         """
 
     def toggle(self, weights: Path, undo: Path, to: Side) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -88,6 +89,12 @@ def _write_undo(given: dict[str, Any]) -> str:
     return Inline().write_undo(package, unpack_promise(given["promise"]), base, undo)
 
 
+def _verify_metadata(given: dict[str, Any]) -> dict[str, Any]:
+    answer = base64.b64decode(given["answer"]) if given["answer"] is not None else None
+    place, model = Path(given["state_dir"]), given["model"]
+    return Inline().verify_metadata(place, model, answer, given["pin"], given["now"]).fields()
+
+
 def _toggle(given: dict[str, Any]) -> None:
     Inline().toggle(Path(given["weights"]), Path(given["undo"]), given["to"])
 
@@ -102,6 +109,7 @@ TASKS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "inspect": _inspect,
     "apply": _apply,
     "write_undo": _write_undo,
+    "verify_metadata": _verify_metadata,
     "toggle": _toggle,
 }
 

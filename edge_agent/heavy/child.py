@@ -8,6 +8,7 @@ manager or a terminal sends them to both, and it is the agent that decides what 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -25,6 +26,8 @@ from edge_agent import files
 from edge_agent.errors import AgentError
 from edge_agent.heavy import About, Inspection
 from edge_agent.heavy.messages import MAX_ANSWER_BYTES, pack_promise, unpack_error
+from edge_agent.trust.released import Released
+from edge_agent.trust.store import Store
 from shared.errors import NoSpace, WeftError
 from shared.golden import Golden
 
@@ -116,6 +119,23 @@ class Child:
             )
         return made
 
+    def verify_metadata(
+        self, state_dir: Path, model: str, answer: bytes | None, pin: str | None, now: float
+    ) -> Released:
+        """See `Heavy`."""
+        store = Store.of(state_dir, model)
+        with _cleaned(store.common), _cleaned(store.own):
+            said = self._do(
+                "verify_metadata",
+                state_dir=str(state_dir),
+                model=model,
+                answer=base64.b64encode(answer).decode() if answer is not None else None,
+                pin=pin,
+                now=now,
+            )
+        with _sensible("verify_metadata"):
+            return Released.of(said)
+
     def toggle(self, weights: Path, undo: Path, to: Side) -> None:
         """See `Heavy`."""
         with _cleaned(undo.parent):
@@ -127,14 +147,22 @@ class Child:
     def _answer(self, process: _Process) -> Any:
         """What the child says; it is gone afterwards, whatever happens."""
         try:
-            answer = process.answer(self._beat)
-            if "error" in answer:
-                raise unpack_error(answer["error"])
-            return answer["result"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise AgentError("worker_died", f"{process.task}: the answer makes no sense") from error
+            with _sensible(process.task):
+                answer = process.answer(self._beat)
+                if "error" in answer:
+                    raise unpack_error(answer["error"])
+                return answer["result"]
         finally:
             process.end()
+
+
+@contextlib.contextmanager
+def _sensible(task: str) -> Iterator[None]:
+    """Turn what an answer that makes no sense raises into our error."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AgentError("worker_died", f"{task}: the answer makes no sense") from error
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from shared.errors import BadResult, BadWeights, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.trust import Admitted, Promise
+    from edge_agent.trust.released import Released
     from edge_agent.undo import Side
     from shared.golden import Golden
 
@@ -71,6 +72,15 @@ class Inline:
 
         with trust.admit(package, promise) as admitted:
             return write_undo(admitted, base, undo)
+
+    def verify_metadata(
+        self, state_dir: Path, model: str, answer: bytes | None, pin: str | None, now: float
+    ) -> Released:
+        """See `Heavy`."""
+        from edge_agent.trust.store import Store
+        from edge_agent.trust.verify import verify
+
+        return verify(Store.of(state_dir, model), model, answer, pin, now)
 
     def toggle(self, weights: Path, undo: Path, to: Side) -> None:
         """See `Heavy`."""

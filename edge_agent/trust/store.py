@@ -1,0 +1,140 @@
+"""The signed metadata that a device trusts, on its disk.
+
+    <state_dir>/trust/pinned                     the root that it was told to believe first
+    <state_dir>/trust/root.json                  the newest one: the same for all models
+    <state_dir>/models/<model>/trust/<role>.json timestamp, snapshot, targets, packages
+
+Each file is written once it is verified, and only where it changes; the newer root first, then what
+it leads to. A crash leaves older files beside newer ones, which is what a device looks like that
+has missed something; a file that is damaged or lost is asked for again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from edge_agent import files
+from shared.metadata import MAX_BYTES, ROLES, ROOT, TIMESTAMP
+
+_PINNED = "pinned"
+
+
+class Store:
+    """What is trusted of one model. Raises NoSpace."""
+
+    def __init__(self, common: Path, own: Path, all_models: Path | None = None) -> None:
+        """`common`: the directory of the root; `own`: that of the model's metadata.
+
+        `all_models`: where those of all models lie, this one's among them.
+        """
+        self.common, self.own, self._all_models = common, own, all_models
+
+    @classmethod
+    def of(cls, state_dir: Path, model: str) -> Store:
+        """The one of a model, where an agent keeps it."""
+        models = state_dir / "models"
+        return cls(state_dir / "trust", models / model / "trust", models)
+
+    def prepare(self) -> None:
+        """Make the directories, and finish what a killed agent has begun in them."""
+        for directory in (self.common, self.own):
+            files.make_directory(directory)
+            files.clean(directory)
+
+    def begin(self, root: bytes) -> None:
+        """Believe this root, and none that another one has led to.
+
+        `pinned` is written last: until then the next start begins anew.
+        """
+        self.forget()
+        files.write(self.path(ROOT), root)
+        files.write(self.common / _PINNED, root)
+
+    def forget(self) -> None:
+        """Believe no root."""
+        files.remove(self.common / _PINNED)
+        files.remove(self.path(ROOT))
+
+    @property
+    def pinned(self) -> bytes | None:
+        """The root that it began with."""
+        return self._read(self.common / _PINNED)
+
+    def path(self, role: str) -> Path:
+        """Where the metadata of a role lie."""
+        directory = self.common if role == ROOT else self.own
+        return directory / f"{quote(role, '')}.json"
+
+    def read(self, role: str) -> bytes | None:
+        """What is held of a role, if anything."""
+        return self._read(self.path(role))
+
+    def write(self, role: str, content: bytes) -> None:
+        """Hold this, which is verified."""
+        if self.read(role) != content:
+            files.write(self.path(role), content)
+
+    def held(self) -> dict[str, bytes]:
+        """What is held and can be read, by role."""
+        found = {role: self.read(role) for role in ROLES}
+        return {role: content for role, content in found.items() if content and _says(content)}
+
+    def versions(self) -> dict[str, int]:
+        """The version of each that is held."""
+        return {role: says.version for role, says in self._said().items()}
+
+    def timestamps(self) -> list[bytes]:
+        """The newest one of each model, by which it is known how late it is at least."""
+        if self._all_models is None:
+            return []
+        paths = files.matching(self._all_models, f"*/trust/{TIMESTAMP}.json")
+        return [content for path in sorted(paths) if (content := self._read(path))]
+
+    def expires_at(self) -> float | None:
+        """Unix time at which the first of them expires; None where there are none of the model."""
+        said = self._said()
+        return min(each.expires for each in said.values()) if said.keys() - {ROOT} else None
+
+    def _said(self) -> dict[str, _Says]:
+        found = {role: _says(self.read(role)) for role in ROLES}
+        return {role: says for role, says in found.items() if says}
+
+    @staticmethod
+    def _read(path: Path) -> bytes | None:
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except OSError:
+            return None
+        return content if len(content) <= MAX_BYTES else None
+
+
+def sha256(root: bytes) -> str:
+    """What a root is pinned by."""
+    return hashlib.sha256(root).hexdigest()
+
+
+class _Says(NamedTuple):
+    """What is needed here of a file. `expires`: Unix time."""
+
+    version: int
+    expires: float
+
+
+def _says(content: bytes | None) -> _Says | None:
+    """None where it is damaged, or not there."""
+    try:
+        signed = json.loads(content or b"")["signed"]
+        return _Says(int(signed["version"]), _moment(signed["expires"]))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _moment(text: str) -> float:
+    """RFC 3339 as Unix time; raises ValueError."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
