@@ -22,6 +22,7 @@ from server.auth.routes import router as access
 from server.auth.uses import KeyUses
 from server.db import open_current
 from server.devices.group_routes import router as groups
+from server.devices.metadata_routes import router as metadata
 from server.devices.policy import settling
 from server.devices.polls import add_poll_route, read_epoch
 from server.devices.presence import Presence
@@ -57,6 +58,7 @@ from server.settings import Settings
 from server.storage import open_store
 from server.storage.base import BlobStore
 from server.tables import now
+from server.trust.opening import open_trust
 from shared.errors import WeftError
 
 #: How often missing packages are looked for, beside after each upload.
@@ -153,6 +155,7 @@ def _start(app: FastAPI) -> ExitStack:
         penalty.set_up(engine, settings.penalty_after)
         evaluate_due(engine)
         app.state.engine, app.state.blobs = engine, blobs
+        app.state.trust = open_trust(settings, engine)
         app.state.readiness = Readiness(engine, blobs)
         app.state.first_key = first_key(engine, settings)
         app.state.registry = CollectorRegistry()

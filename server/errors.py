@@ -191,6 +191,7 @@ class BadDevice(UserError):
         "counter_reused": "Send a report with a counter above the last one.",
         "unknown_assignment": "Poll again and report on an assignment that is offered.",
         "package_not_found": "Poll again; the package is not offered to this device any more.",
+        "model_not_found": "Poll again; this device is not known to run the model.",
     }
 
 

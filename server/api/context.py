@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from server.settings import Settings
 from server.storage.base import BlobStore
+from server.trust.repository import Trust
 
 
 async def _settings(request: Request) -> Settings:
@@ -27,6 +28,10 @@ async def _blobs(request: Request) -> BlobStore:
     return cast("BlobStore", request.app.state.blobs)
 
 
+async def _trust(request: Request) -> Trust:
+    return cast("Trust", request.app.state.trust)
+
+
 async def _uploaded(request: Request) -> Callable[[], None]:
     return cast("Callable[[], None]", request.app.state.uploaded)
 
@@ -34,5 +39,6 @@ async def _uploaded(request: Request) -> Callable[[], None]:
 SettingsDep = Annotated[Settings, Depends(_settings)]
 EngineDep = Annotated[Engine, Depends(_engine)]
 BlobsDep = Annotated[BlobStore, Depends(_blobs)]
+TrustDep = Annotated[Trust, Depends(_trust)]
 #: To be called after an upload: what is made of a new version by itself begins.
 UploadedDep = Annotated[Callable[[], None], Depends(_uploaded)]

@@ -73,6 +73,7 @@ STATUS: dict[str, int] = {
     "device.counter_reused": 409,
     "device.unknown_assignment": 404,
     "device.package_not_found": 404,
+    "device.model_not_found": 404,
     "group.circular": 409,
     "group.in_use": 409,
     "storage.no_space": 507,

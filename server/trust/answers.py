@@ -1,0 +1,85 @@
+"""What a device lacks, in one answer: compressed against the metadata that it holds.
+
+A device tells which versions it holds. What is beyond those is sent; what it holds serves as the
+dictionary, where this server still has all of it, byte for byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.tables import Model, TrustMetadata, TrustRoot
+from server.trust.edition import Rows, in_use
+from shared.metadata import ROLES, ROOT, MetadataFile, known_bytes, pack
+
+log = logging.getLogger("weft.trust")
+
+#: Packed answers that are kept: the devices of a fleet hold much the same.
+KEPT_ANSWERS: Final = 64
+
+_Key = tuple[int, tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]
+
+
+class Answers:
+    """Makes answers, and keeps the last ones; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
+
+    def answer(self, session: Session, model: Model, held: Mapping[str, int]) -> bytes | None:
+        """See `Trust.answer`."""
+        rows = in_use(session, model.id)
+        files = _lacking(session, rows, held)
+        if not files:
+            return None
+        versions = tuple((file.role, file.version) for file in files)
+        key = (model.id, versions, tuple(sorted(held.items())))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        packed = pack(files, _known(session, model, held))
+        with self._lock:
+            self._kept[key] = packed
+            while len(self._kept) > KEPT_ANSWERS:
+                self._kept.popitem(last=False)
+        return packed
+
+
+def _lacking(session: Session, rows: Rows, held: Mapping[str, int]) -> list[MetadataFile]:
+    """All roots after the one that is held, then each role's metadata if they are others."""
+    newer = TrustRoot.version > held.get(ROOT, 0)
+    roots = session.scalars(select(TrustRoot).where(newer).order_by(TrustRoot.version))
+    files = [MetadataFile(ROOT, root.version, root.content.encode()) for root in roots]
+    return files + [
+        MetadataFile(role, rows[role].version, rows[role].content.encode())
+        for role in ROLES
+        if role in rows and held.get(role) != rows[role].version
+    ]
+
+
+def _known(session: Session, model: Model, held: Mapping[str, int]) -> bytes:
+    """The bytes of all that is held; empty where one of them is not known here any more."""
+    found: dict[str, bytes] = {}
+    for role, version in held.items():
+        row = _row(session, model, role, version)
+        if row is None:
+            return b""
+        found[role] = row.content.encode()
+    return known_bytes(found)
+
+
+def _row(
+    session: Session, model: Model, role: str, version: int
+) -> TrustRoot | TrustMetadata | None:
+    if role == ROOT:
+        return session.get(TrustRoot, version)
+    return session.get(TrustMetadata, (model.id, role, version))

@@ -1,0 +1,113 @@
+"""What is listed: released versions in `targets`, packages that are offered in `packages`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Text, cast, select
+from sqlalchemy.orm import Session
+from tuf.api.metadata import TargetFile, Targets
+
+from server.tables import Assignment, Model, Package, Rollout, Version
+from shared.metadata import package_path, version_path
+from shared.tensors import TensorSpec
+
+#: Newest released versions of a model that stay listed, beside those that rollouts need.
+KEPT_VERSIONS: Final = 8
+
+#: Packages of a model that stay listed although no device is in the middle of an update by them.
+KEPT_PACKAGES: Final = 4
+
+#: Most packages listed, that metadata stay a few kilobytes: the newest stay.
+MOST_PACKAGES: Final = 32
+
+
+def version_target(version: Version) -> TargetFile:
+    """A released version: the digest and length of the stream that its weights digest is over."""
+    custom = {"custom": {"schema": version.schema_digest}}
+    length = _stream_length(version.schema)
+    path = version_path(version.number)
+    return TargetFile(length, {"sha256": version.weights_digest}, path, custom)
+
+
+def package_target(package: Package) -> TargetFile:
+    """A package: its file, and what it leads from and to."""
+    base = package.base_version
+    custom = {
+        "base": base.weights_digest if base else None,
+        "result": package.target_version.weights_digest,
+        "method": package.method,
+    }
+    path = package_path(package.sha256)
+    return TargetFile(package.size_bytes, {"sha256": package.sha256}, path, {"custom": custom})
+
+
+def _stream_length(schema: Mapping[str, Any]) -> int:
+    specs = [TensorSpec(n, form["dtype"], tuple(form["shape"])) for n, form in schema.items()]
+    return sum(len(spec.header()) + spec.nbytes for spec in specs)
+
+
+def versions_to_list(
+    session: Session, model: Model, asked: Sequence[Version], keep: int = KEPT_VERSIONS
+) -> list[Version]:
+    """The newest released versions, those that unfinished rollouts lead to, and `asked`."""
+    released = Version.released_at.is_not(None) & Version.withdrawn_at.is_(None)
+    query = select(Version).where(Version.model_id == model.id, released)
+    found = {version.number: version for version in session.scalars(query)}
+    found |= {version.number: version for version in asked}
+    needed = set(
+        session.scalars(
+            select(Rollout.version_id).where(
+                Rollout.model_id == model.id, Rollout.finished_at.is_(None)
+            )
+        )
+    )
+    newest = set(sorted(found, reverse=True)[:keep]) | {version.number for version in asked}
+    return [v for n, v in sorted(found.items()) if n in newest or v.id in needed]
+
+
+def packages_to_list(
+    session: Session, model: Model, listed: Targets | None, asked: Iterable[Package]
+) -> list[TargetFile]:
+    """`asked`, and of those listed now what open assignments refer to and the newest others.
+
+    Only packages that are there, and that lead to a released version.
+    """
+    wanted = {package.sha256 for package in asked}
+    known = wanted | {path.partition("/")[2] for path in (listed.targets if listed else ())}
+    query = (
+        select(Package)
+        .join(Version, Package.target_version_id == Version.id)
+        .where(
+            Package.model_id == model.id,
+            Package.sha256.in_(known),
+            Package.state == "published",
+            Version.released_at.is_not(None),
+            Version.withdrawn_at.is_(None),
+        )
+        .order_by(Package.id.desc())
+    )
+    found = list(session.scalars(query))
+    in_hand = _in_hand(session, model)
+    first = [p for p in found if p.sha256 in wanted]
+    needed = [p for p in found if p.sha256 not in wanted and p.id in in_hand]
+    others = [p for p in found if p.sha256 not in wanted and p.id not in in_hand]
+    rest = max(KEPT_PACKAGES - len(first) - len(needed), 0)
+    chosen = (first + needed)[: max(MOST_PACKAGES, len(first))] + others[:rest]
+    return [package_target(package) for package in chosen]
+
+
+def _in_hand(session: Session, model: Model) -> set[int]:
+    """The packages that open assignments of the model refer to."""
+    chain = cast(Assignment.chain, Text)  # PostgreSQL does not compare JSON
+    query = select(Assignment.package_id, chain).where(
+        Assignment.model_id == model.id,
+        Assignment.finished_at.is_(None),
+        Assignment.package_id.is_not(None),
+    )
+    found: set[int] = set()
+    for package_id, ids in session.execute(query.distinct()):
+        found.update(json.loads(ids) if ids else (package_id or 0,))
+    return found

@@ -1,0 +1,64 @@
+"""What a server does with keys and roots when it starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, select
+
+from server.db import reading, writing
+from server.errors import BadTrust
+from server.settings import Settings
+from server.tables import TrustRoot, now
+from server.trust.embedded import make_keys
+from server.trust.keyring import Keyring
+from server.trust.keys import keys_in
+from server.trust.repository import Trust
+from shared.metadata import SNAPSHOT, TIMESTAMP
+
+_ROOT_FILE: Final = re.compile(r"([1-9][0-9]{0,5})\.root\.json")
+
+
+def open_trust(settings: Settings, engine: Engine) -> Trust:
+    """The server's repositories, ready to sign.
+
+    At the first start keys are made, unless WEFT_KEYS_DIR names those of a ceremony. Roots that lie
+    beside the keys and are newer than those of the database are taken.
+    Raises BadTrust `keys_missing`, `key_missing`, `no_root`, `other_root` and what taking a root
+    raises, BadKey, NoSpace.
+    """
+    folder = settings.keys_folder
+    with reading(engine) as session:
+        known = session.scalar(select(TrustRoot.version).limit(1)) is not None
+    if not keys_in(folder):
+        if known or settings.keys_dir is not None:
+            raise BadTrust("keys_missing", f"no keys lie in {folder}")
+        make_keys(folder, now())
+    trust = Trust(engine, Keyring(folder))
+    _take_roots(trust, folder)
+    with reading(engine) as session:
+        root = trust.root(session)
+    for role in (SNAPSHOT, TIMESTAMP):
+        trust.keyring.signers(role, root.roles[role])
+    return trust
+
+
+def _take_roots(trust: Trust, folder: Path) -> None:
+    with writing(trust.engine) as session:
+        known = {row.version: row.content for row in session.scalars(select(TrustRoot))}
+        for version, content in _roots_in(folder):
+            if version not in known:
+                trust.accept_root(session, content)
+            elif version == 1 and known[1].encode() != content:
+                raise BadTrust("other_root", f"{folder}/1.root.json is not this database's")
+
+
+def _roots_in(folder: Path) -> list[tuple[int, bytes]]:
+    found = (
+        (int(match[1]), path.read_bytes())
+        for path in folder.iterdir()
+        if (match := _ROOT_FILE.fullmatch(path.name))
+    )
+    return sorted(found)

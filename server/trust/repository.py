@@ -1,0 +1,213 @@
+"""The TUF repositories of a server, one a model, under one root (ADR 0025).
+
+`Trust` is what the rooms use. Each method works in the caller's transaction, which must be a write
+transaction of its own kind (`db.writing`) where it signs: these follow one another, also across
+processes, so what is read here is not changed by others before the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+from tuf.api.metadata import Root
+
+from server.errors import BadTrust, BadVersion
+from server.history.events import record
+from server.tables import Model, Package, TrustMetadata, TrustRoot, Version, now
+from server.trust import documents, listing, offline
+from server.trust.answers import Answers
+from server.trust.edition import Edition, in_use
+from server.trust.keyring import Keyring
+from shared.metadata import PACKAGES, TARGETS, package_path, version_path
+
+
+class Trust:
+    """Signs, lists, and answers; safe to share between threads."""
+
+    def __init__(self, engine: Engine, keyring: Keyring) -> None:
+        self.engine, self.keyring = engine, keyring
+        self._answers = Answers()
+        self._root: tuple[int, Root] | None = None
+
+    # --- the root
+
+    def root(self, session: Session) -> Root:
+        """The root in use. Raises BadTrust `no_root`."""
+        version = session.scalar(select(func.max(TrustRoot.version)))
+        if version is None:
+            raise BadTrust("no_root", "this server has no root yet")
+        if self._root is None or self._root[0] != version:
+            content = session.get_one(TrustRoot, version).content
+            self._root = version, documents.read(content, Root).signed
+        return self._root[1]
+
+    def roots(self, session: Session) -> list[bytes]:
+        """All roots from version 1 on."""
+        query = select(TrustRoot.content).order_by(TrustRoot.version)
+        return [content.encode() for content in session.scalars(query)]
+
+    def root_sha256(self, session: Session) -> str:
+        """What enrolment tokens pin: the SHA-256 of the first root."""
+        return hashlib.sha256(session.get_one(TrustRoot, 1).content.encode()).hexdigest()
+
+    def accept_root(
+        self, session: Session, content: bytes, targets: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Take the next root, and sign by it; `targets`: those that it asks for, by model.
+
+        A root that revokes the release key takes effect together with new targets of every model:
+        this server signs them where it can, else they are brought along.
+        Raises BadTrust `malformed`, `outdated`, `bad_signature`, `key_missing`, `targets_missing`
+        and what `accept_targets` raises.
+        """
+        current = self._root_or_none(session)
+        root = offline.check_root(current, content, self.keyring).signed
+        offline.put_root(session, root, content)
+        self._root = None
+        given = offline.targets_by_model(session, targets or {})
+        published = session.scalars(select(TrustMetadata.model_id).distinct())
+        for model_id in sorted({*published, *given}):
+            edition = self._edition(session, session.get_one(Model, model_id))
+            content_of = given.get(model_id)
+            if content_of is not None:
+                self._check_targets(session, edition, content_of)
+            offline.resign(edition, content_of, self.can_release(session))
+            self._note_listed(session, edition)
+        record(session, "root.published", {"version": root.version})
+
+    def _root_or_none(self, session: Session) -> Root | None:
+        known = session.scalar(select(func.max(TrustRoot.version)))
+        return None if known is None else self.root(session)
+
+    # --- versions
+
+    def can_release(self, session: Session) -> bool:
+        """Whether the release key lies here; else versions are signed elsewhere."""
+        return self.keyring.holds(self.root(session).roles[TARGETS])
+
+    def release(
+        self, session: Session, version: Version, keep: int = listing.KEPT_VERSIONS
+    ) -> None:
+        """List the version, signed by the release key; nothing to do where it is listed.
+
+        Raises BadTrust `release_key_offline`, `key_missing`, `signing_failed`, BadVersion
+        `withdrawn`.
+        """
+        if version.withdrawn_at is not None:
+            day = version.withdrawn_at.date()
+            raise BadVersion("withdrawn", f"version {version.number} was withdrawn on {day}")
+        if version.is_released:
+            return
+        self._require_release_key(session)
+        edition = self._edition(session, version.model)
+        listed = listing.versions_to_list(session, version.model, [version], keep)
+        edition.sign_targets(map(listing.version_target, listed))
+        edition.publish()
+        self._note_listed(session, edition)
+
+    def draft_targets(
+        self,
+        session: Session,
+        model: Model,
+        add: Sequence[Version] = (),
+        keep: int = listing.KEPT_VERSIONS,
+    ) -> bytes:
+        """The next targets with `add` listed, not signed: for a release key that lies elsewhere."""
+        listed = listing.versions_to_list(session, model, add, keep)
+        draft = self._edition(session, model).draft_targets(map(listing.version_target, listed))
+        return documents.sign(draft, ())
+
+    def accept_targets(self, session: Session, model: Model, content: bytes) -> None:
+        """Publish targets that were signed elsewhere: what they list is released, and no other.
+
+        Raises BadTrust `malformed`, `other_model`, `outdated`, `bad_signature`, `expired`,
+        `unknown_version`, `bad_delegation`, `key_missing`.
+        """
+        edition = self._edition(session, model)
+        self._check_targets(session, edition, content)
+        edition.put_targets(content)
+        edition.publish()
+        self._note_listed(session, edition)
+
+    def _check_targets(self, session: Session, edition: Edition, content: bytes) -> None:
+        current = edition.targets.signed if edition.targets else None
+        found = offline.check_targets(session, edition.root, edition.model, current, content).signed
+        if found.is_expired(now()):
+            raise BadTrust("expired", f"it held until {found.expires:%Y-%m-%d %H:%M}Z")
+        offline.check_delegation(found, self.keyring)
+
+    # --- packages
+
+    def is_listed(self, session: Session, packages: Sequence[Package]) -> bool:
+        """Whether devices would accept each of these packages by the metadata in use."""
+        contents: dict[int, str] = {}
+        for package in packages:
+            if package.model_id not in contents:
+                row = in_use(session, package.model_id).get(PACKAGES)
+                contents[package.model_id] = row.content if row else ""
+            if f'"{package_path(package.sha256)}"' not in contents[package.model_id]:
+                return False
+        return True
+
+    def ensure_listed(self, session: Session, packages: Sequence[Package]) -> None:
+        """List the packages; nothing to do where they are listed.
+
+        Raises BadVersion `not_released` where one leads to a version that is none, BadTrust
+        `key_missing`, `signing_failed`.
+        """
+        if self.is_listed(session, packages):
+            return
+        for package in packages:
+            _require_released(package.target_version)
+        for model in {package.model_id: package.model for package in packages}.values():
+            edition = self._edition(session, model)
+            listed = edition.packages.signed if edition.packages else None
+            asked = [package for package in packages if package.model_id == model.id]
+            edition.sign_packages(listing.packages_to_list(session, model, listed, asked))
+            edition.publish()
+
+    # --- what devices ask for
+
+    def answer(self, session: Session, model: Model, held: Mapping[str, int]) -> bytes | None:
+        """What a device lacks that holds these versions of the roles, packed; None: nothing."""
+        return self._answers.answer(session, model, held)
+
+    # --- inside
+
+    def _edition(
+        self,
+        session: Session,
+        model: Model,
+        at: datetime | None = None,
+        valid: timedelta | None = None,
+    ) -> Edition:
+        return Edition(session, model, self.root(session), self.keyring, at or now(), valid)
+
+    def _require_release_key(self, session: Session) -> None:
+        if not self.can_release(session):
+            raise BadTrust("release_key_offline", "the release key does not lie on this server")
+
+    def _note_listed(self, session: Session, edition: Edition) -> None:
+        """Let the rows of the model's versions say what `targets` lists now."""
+        targets = edition.targets
+        paths = targets.signed.targets if targets else {}
+        query = select(Version).where(Version.model_id == edition.model.id)
+        for version in session.scalars(query):
+            is_listed = version_path(version.number) in paths
+            if is_listed == (version.released_at is not None):
+                continue
+            version.released_at = now() if is_listed else None
+            kind = "version.released" if is_listed else "version.unlisted"
+            told = {"number": version.number, "weights_digest": version.weights_digest}
+            record(session, kind, told, model_id=version.model_id, version_id=version.id)
+
+
+def _require_released(version: Version) -> None:
+    if version.withdrawn_at is not None:
+        raise BadVersion("withdrawn", f"version {version.number} was withdrawn")
+    if not version.is_released:
+        raise BadVersion("not_released", f"version {version.number} is not released")
