@@ -37,31 +37,11 @@ def get_metadata(
     device_id: DeviceId,
     engine: EngineDep,
     trust: TrustDep,
-    root: _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {CONTENT_TYPE: {}}, "description": "What is lacking, packed."},
-    204: {"description": "Nothing is lacking."},
-}
-_Held = None,
-    timestamp: _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {CONTENT_TYPE: {}}, "description": "What is lacking, packed."},
-    204: {"description": "Nothing is lacking."},
-}
-_Held = None,
-    snapshot: _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {CONTENT_TYPE: {}}, "description": "What is lacking, packed."},
-    204: {"description": "Nothing is lacking."},
-}
-_Held = None,
-    targets: _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {CONTENT_TYPE: {}}, "description": "What is lacking, packed."},
-    204: {"description": "Nothing is lacking."},
-}
-_Held = None,
-    packages: _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {CONTENT_TYPE: {}}, "description": "What is lacking, packed."},
-    204: {"description": "Nothing is lacking."},
-}
-_Held = None,
+    root: _Held = None,
+    timestamp: _Held = None,
+    snapshot: _Held = None,
+    targets: _Held = None,
+    packages: _Held = None,
 ) -> Response:
     """The metadata of a model that the device lacks, compressed against those that it holds."""
     told = {
