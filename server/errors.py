@@ -16,6 +16,7 @@
     ├── BadAccess         access.*       keys of operators
     ├── BadBackup         backup.*       backups
     ├── BadKey            key.*          files of keys that sign metadata
+    ├── BadCeremony       ceremony.*     what is signed by hand, and by whom
     └── BadCommand        command.*      a command line of `weft`
     OperationError
     ├── DatabaseError     database.*     the database
@@ -76,8 +77,6 @@ class BadVersion(UserError):
         "not_found": "Run `weft versions list` to see the versions of the model.",
         "exists": "Nothing to do: the model already has these weights.",
         "removed": "Upload the weights again, or choose a version whose weights are kept.",
-        "not_released": "Sign it: `weft release MODEL VERSION`, where the release key is.",
-        "withdrawn": "Choose another version; to have this one after all, release it again.",
         "not_released": "Release the version with `weft release`, or choose a released one.",
         "withdrawn": "Choose another version: one that was withdrawn does not come back.",
     }
@@ -283,6 +282,32 @@ class BadKey(UserError):
         "other_key": "Give the file its own name back: it says another key than it holds.",
         "no_signer": "Check the URI, its service, and what securesystemslib needs for its scheme.",
         "unknown_role": "Use one of the roles that are listed.",
+    }
+
+
+class BadCeremony(UserError):
+    """What should be signed by hand must not be, or not by this key, or not yet."""
+
+    area = "ceremony"
+    codes: ClassVar[dict[str, str]] = {
+        "exists": "Nothing is ever overwritten: choose an empty folder, or rotate the keys.",
+        "no_root": "Copy `1.root.json` and those that followed it into the folder that is named.",
+        "no_draft": "Give a file `....draft.json`; `weft keys status` lists those of a folder.",
+        "not_confirmed": "Nothing was signed. Confirm it, or give `--yes`.",
+        "incomplete": "Have those who are named sign the draft, then run `weft keys publish`.",
+        "other_draft": "Finish it (`weft keys sign`, `weft keys publish`), or remove the file.",
+        "not_successor": "Do not sign it: begin again from what is in use, by the same command.",
+        "older": "Find out why: a restored server signs anew by itself, a stolen one may replay.",
+        "forged": "Do not sign anything: the server shows what the release key did not sign.",
+        "other_model": "Give the document of the model that is named.",
+        "expired": "Begin again: remove the draft, and repeat the command.",
+        "wrong_key": "Sign with one of the keys that are waited for.",
+        "wrong_digest": "Do not release it: find out who changed the weights.",
+        "same_key": "Make another key.",
+        "unknown_key": "`weft keys status` lists the keys of each role.",
+        "too_few_keys": "Add keys, or lower the threshold: as many must be left as have to sign.",
+        "no_packages_key": "Copy the `packages-....pub` of the first ceremony into the folder.",
+        "no_such_change": "Give the keys that this role has, by `--new`, or let them be made.",
     }
 
 
