@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from server import logs
-from server.api.context import BlobsDep, EngineDep
+from server.api.context import BlobsDep, EngineDep, SettingsDep
 from server.api.files import DOCUMENTED, blob_response
 from server.api.idempotency import Once, OnceDep
 from server.api.paging import Page, SliceDep, page_of
@@ -20,7 +20,7 @@ from server.errors import BadUpdate
 from server.publish.accuracy import Gate, Samples
 from server.publish.on_demand import Order, build, one_build, publish
 from server.publish.schemas import PackageIn, PackageOut, describe_package
-from server.registry.datasets import find_dataset
+from server.registry.datasets import address_of, find_dataset
 from server.registry.models import find_model
 from server.registry.versions import find_version
 from server.storage.base import BlobStore
@@ -69,7 +69,12 @@ BuilderDep = Annotated[CapacityLimiter, Depends(_builder)]
     ),
 )
 async def post_package(
-    body: PackageIn, engine: EngineDep, blobs: BlobsDep, once: OnceDep, builder: BuilderDep
+    body: PackageIn,
+    engine: EngineDep,
+    blobs: BlobsDep,
+    settings: SettingsDep,
+    once: OnceDep,
+    builder: BuilderDep,
 ) -> Response:
     """Fit a method to the change between two versions, without training.
 
@@ -84,14 +89,17 @@ async def post_package(
     Give your client a read time-out of half an hour and an Idempotency-Key: after a lost answer the
     same request waits for the same build.
     """
-    work = (body, engine, blobs, once)
+    work = (body, engine, blobs, settings.dataset_roots, once)
     # At a stop of the server the thread is left alone: all it could leave is a blob without a row.
     return await to_thread.run_sync(_build, *work, abandon_on_cancel=True, limiter=builder)
 
 
-def _build(body: PackageIn, engine: Engine, blobs: BlobStore, once: Once) -> Response:
+def _build(
+    body: PackageIn, engine: Engine, blobs: BlobStore, roots: tuple[str, ...], once: Once
+) -> Response:
     with reading(engine) as session:
-        order, gate, golden = _order(session, body), _gate(session, body), _samples(session, body)
+        order = _order(session, body)
+        gate, golden = _gate(session, body, roots), _samples(session, body, roots)
     with one_build:
         with reading(engine) as session:
             known = once.known(session)
@@ -113,7 +121,7 @@ def _order(session: Session, body: PackageIn) -> Order:
     return Order(target.id, base.id if base else None, method.id, options)
 
 
-def _gate(session: Session, body: PackageIn) -> Gate | None:
+def _gate(session: Session, body: PackageIn, roots: tuple[str, ...]) -> Gate | None:
     if body.dataset is None:
         return None
     if isinstance(methods.get(body.method.id), Lossless):
@@ -121,16 +129,17 @@ def _gate(session: Session, body: PackageIn) -> Gate | None:
         raise BadMethod("not_applicable", told)
     found = find_dataset(session, body.dataset)
     asked = body.max_accuracy_drop, body.min_accuracy
-    return Gate(found.name, found.uri, found.fingerprint, *asked)
+    return Gate(found.name, address_of(found, roots), found.fingerprint, *asked)
 
 
-def _samples(session: Session, body: PackageIn) -> Samples | None:
+def _samples(session: Session, body: PackageIn, roots: tuple[str, ...]) -> Samples | None:
     if body.golden is None:
         return None
     if body.golden.dataset is None:
         return Samples(body.golden.count, tuple(body.golden.shape or ()))
     found = find_dataset(session, body.golden.dataset)
-    return Samples(body.golden.count, uri=found.uri, fingerprint=found.fingerprint)
+    address = address_of(found, roots)
+    return Samples(body.golden.count, uri=address, fingerprint=found.fingerprint)
 
 
 @router.get("", summary="List packages", responses=answers("model.not_found"))

@@ -21,6 +21,7 @@ from server.publish.publishing import Stored, publish_package, publish_version, 
 from server.publish.spec import Result, Task
 from server.refine.recipe import Recipe
 from server.refine.spec import JobSpec
+from server.registry.datasets import address_of
 from server.settings import Settings
 from server.storage.base import BlobStore
 from server.tables import STATISTICS_BLOB, Refinement, now
@@ -55,7 +56,7 @@ class RefinementWork:
                 _link_or_copy(path, place)
 
     def _task(self, row: Refinement, folder: Path) -> Task:
-        evaluation = row.evaluation_dataset
+        evaluation, roots = row.evaluation_dataset, self._settings.dataset_roots
         unfolds = STATISTICS_BLOB in row.base_version.metrics
         job = JobSpec(
             architecture=row.model.architecture or "",
@@ -64,8 +65,8 @@ class RefinementWork:
             model_modules=self._settings.model_modules,
             base=(folder / spec.BASE).absolute(),
             statistics=(folder / spec.STATISTICS).absolute() if unfolds else None,
-            dataset=row.dataset.uri,
-            evaluation_dataset=evaluation.uri if evaluation else None,
+            dataset=address_of(row.dataset, roots),
+            evaluation_dataset=address_of(evaluation, roots) if evaluation else None,
             fingerprints={d.uri: d.fingerprint for d in (row.dataset, evaluation) if d},
             method=row.method["id"],
             options=row.method["options"],

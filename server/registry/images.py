@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from server.errors import BadDataset
+from server.registry import bounds
 
-#: Bytes of all images of one dataset, decoded.
-MAX_BYTES = 8 * 1024**3
-#: Pixels of one image, known before it is decoded.
-MAX_PIXELS = 64 * 1024**2
+#: What Pillow may take a file for. It knows others, some of which it hands to other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 
 _GREY = frozenset({"1", "L"})
 
@@ -31,24 +30,31 @@ def stack(encoded: Iterable[tuple[str, bytes]]) -> Pixels:
     for name, data in encoded:
         decoded.append(decode(name, data))
         total += decoded[-1].nbytes
-        check_bytes(total, name)
+        bounds.check_bytes(total, name)
+        bounds.check_rows(len(decoded), name)
         if decoded[-1].shape[:2] != decoded[0].shape[:2]:
             sizes = f"{decoded[-1].shape[:2]}, others {decoded[0].shape[:2]}"
             raise BadDataset("bad_image", f"{name}: (height, width) is {sizes}")
     if not decoded:
         return np.zeros((0, 1, 1, 1), np.uint8)
-    if any(image.ndim == 3 for image in decoded):
-        decoded = [i if i.ndim == 3 else np.repeat(i[..., None], 3, 2) for i in decoded]
-        return np.ascontiguousarray(np.stack(decoded).transpose(0, 3, 1, 2))
-    return np.stack(decoded)[:, None]
+    height, width = decoded[0].shape[:2]
+    channels = 3 if any(image.ndim == 3 for image in decoded) else 1
+    bounds.check_bytes(len(decoded) * height * width * channels, "all images")
+    stacked = np.empty((len(decoded), channels, height, width), np.uint8)
+    for place in stacked[::-1]:  # each is let go once it is copied
+        image = decoded.pop()
+        place[:] = image.transpose(2, 0, 1) if image.ndim == 3 else image
+    return stacked
 
 
 def decode(name: str, data: bytes) -> Pixels:
     """(H, W) of a grey image, else (H, W, 3). Raises BadDataset `bad_image`."""
+    if len(data) > bounds.MAX_ENCODED_BYTES:
+        raise BadDataset("bad_image", f"{name}: {len(data)} bytes are too many")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
+            if width * height > bounds.MAX_PIXELS:
                 raise BadDataset("bad_image", f"{name}: {width} x {height} pixels are too many")
             return np.asarray(image if image.mode == "L" else image.convert(_mode(image)), np.uint8)
     # Pillow's decoders raise whatever they like on damaged data (also a warning made an error).
@@ -62,9 +68,3 @@ def decode(name: str, data: bytes) -> Pixels:
 
 def _mode(image: Image.Image) -> str:
     return "L" if image.mode in _GREY else "RGB"
-
-
-def check_bytes(total: int, name: str) -> None:
-    """Raise BadDataset where decoded images would need more memory than allowed."""
-    if total > MAX_BYTES:
-        raise BadDataset("unreadable", f"{name}: more than {MAX_BYTES} bytes of images")

@@ -8,8 +8,9 @@
                           the schema's metadata
 
 A URI may end in `#rows=0:10000`, which takes that share of the rows: the paper first trains on a
-part of the data, then on all. Everything is held in memory, as bytes, so a limit guards against
-files that unpack to far more than they weigh.
+part of the data, then on all. Everything is held in memory, as bytes, and all of it is bounded
+(`bounds`): by what a file says of itself before it is read, and again while it is read. Links in
+a folder are refused.
 """
 
 from __future__ import annotations
@@ -19,24 +20,31 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from server.errors import BadDataset
-from server.registry.images import Pixels, check_bytes, stack
+from server.registry.bounds import (
+    MAX_CLASSES,
+    MAX_ENCODED_BYTES,
+    check_bytes,
+    check_classes,
+    check_rows,
+)
+from server.registry.folders import files_in, folders_in
+from server.registry.images import Pixels, stack
+from server.registry.parquet import read_parquet
 
-MAX_CLASSES = 65536
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tiff"})
 
 _CHUNK = 1 << 20
+#: Of an npz; others in it are not read.
+_ARRAYS = frozenset({"images", "labels", "classes"})
 _SHARE = re.compile(r"rows=(\d+):(\d+)")
 
 Storage = Mapping[str, Any]
@@ -64,14 +72,15 @@ def open_dataset(uri: str, storage_options: Storage | None = None) -> ImageDatas
         files, path = fsspec.core.url_to_fs(place, **(storage_options or {}))
         if files.isdir(path):
             dataset = _open_folder(files, path)
-        elif path.endswith(".npz"):
-            dataset = _open_npz(files, path)
-        elif path.endswith(".parquet"):
-            return _checked(_open_parquet(files, path, share), uri)
-        elif files.exists(path):
-            raise BadDataset("unreadable", f"{place}: not a folder, .npz or .parquet")
-        else:
+        elif not files.exists(path):
             raise BadDataset("not_found", f"{place}: no such file or folder")
+        elif path.endswith(".npz") and files.isfile(path):
+            dataset = _open_npz(files, path)
+        elif path.endswith(".parquet") and files.isfile(path):
+            images, labels, names = read_parquet(files, path, share)
+            return _checked(ImageDataset(images, labels, names or _numbered(labels)), uri)
+        else:
+            raise BadDataset("unreadable", f"{place}: not a folder, .npz or .parquet")
     return _checked(_take(dataset, share), uri)
 
 
@@ -83,11 +92,14 @@ def fingerprint(uri: str, storage_options: Storage | None = None) -> str:
     place, share = _split(uri)
     with _Seam(place):
         files, path = fsspec.core.url_to_fs(place, **(storage_options or {}))
-        if not files.isdir(path):
+        if files.isfile(path):
             total = _digest(files, path)
+        elif not files.isdir(path):
+            known = "unreadable" if files.exists(path) else "not_found"
+            raise BadDataset(known, f"{place}: no such file or folder")
         else:
             sha = hashlib.sha256()
-            for name in sorted(files.find(path)):
+            for name in files_in(files, path):
                 relative = name.removeprefix(path).lstrip("/")
                 sha.update(json.dumps([relative, _digest(files, name)]).encode())
             total = sha.hexdigest()
@@ -142,40 +154,54 @@ def _digest(files: Any, path: str) -> str:
 
 def _open_folder(files: Any, path: str) -> ImageDataset:
     """Subfolders in the order of their names are the classes 0, 1, 2..."""
-    folders = sorted(e["name"] for e in files.ls(path, detail=True) if e["type"] == "directory")
+    folders = folders_in(files, path)
+    check_classes(len(folders), path)
     names = tuple(folder.rstrip("/").rpartition("/")[2] for folder in folders)
     found = [
-        (name, label)
+        (name, size, label)
         for label, folder in enumerate(folders)
-        for name in sorted(files.find(folder))
+        for name, size in files_in(files, folder).items()
         if "." + name.rpartition(".")[2].lower() in SUFFIXES
     ]
-    images = stack((name, files.cat_file(name)) for name, _ in found)
-    return ImageDataset(images, np.array([label for _, label in found], np.int64), names)
+    check_rows(len(found), path)
+    images = stack((name, _file(files, name, size)) for name, size, _ in found)
+    return ImageDataset(images, np.array([label for *_, label in found], np.int64), names)
+
+
+def _file(files: Any, name: str, size: int) -> bytes:
+    """A whole file, which may have grown since its size was known."""
+    if size <= MAX_ENCODED_BYTES:
+        with files.open(name, "rb") as file:
+            data: bytes = file.read(MAX_ENCODED_BYTES + 1)
+        if len(data) <= MAX_ENCODED_BYTES:
+            return data
+    raise BadDataset("bad_image", f"{name}: above {MAX_ENCODED_BYTES} bytes")
 
 
 def _open_npz(files: Any, path: str) -> ImageDataset:
     with files.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        declared = sum(entry.file_size for entry in archive.infolist())
-        check_bytes(declared, path)
-        arrays = {
-            entry.filename.removesuffix(".npy"): _read_npy(archive.read(entry))
-            for entry in archive.infolist()
-        }
+        wanted = [e for e in archive.infolist() if e.filename.removesuffix(".npy") in _ARRAYS]
+        check_bytes(sum(entry.file_size for entry in wanted), path)
+        arrays = {e.filename.removesuffix(".npy"): _read_npy(archive, e) for e in wanted}
     for name in ("images", "labels"):
         if name not in arrays:
             raise BadDataset("unreadable", f"{path}: no array {name!r}")
-    labels = arrays["labels"]
+    labels, named = arrays["labels"], arrays.get("classes", np.array([]))
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise BadDataset(
             "bad_label", f"{path}: labels are {labels.dtype} {labels.shape}, not integers (N,)"
         )
-    names = tuple(str(name) for name in arrays.get("classes", np.array([])).reshape(-1))
+    check_rows(len(labels), path)
+    check_classes(named.size, path)
+    names = tuple(str(name) for name in named.reshape(-1))
     labels = labels.astype(np.int64)
     return ImageDataset(_arranged(arrays["images"], path), labels, names or _numbered(labels))
 
 
-def _read_npy(data: bytes) -> NDArray[Any]:
+def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(entry) as file:
+        # Without a number, all that it unpacks to would be in memory at once, whatever it says.
+        data = file.read(entry.file_size)
     array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     return array
 
@@ -190,41 +216,6 @@ def _arranged(images: NDArray[Any], path: str) -> Pixels:
     if images.shape[1] not in (1, 3, 4) and images.shape[3] in (1, 3, 4):
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return images
-
-
-def _open_parquet(files: Any, path: str, share: slice | None) -> ImageDataset:
-    """Only the rows of the share are decoded, which is what takes time."""
-    with files.open(path, "rb") as file, pq.ParquetFile(file) as table:
-        labels = table.read(columns=["label"]).column("label").to_numpy().astype(np.int64)
-        rows = range(len(labels))[share] if share else range(len(labels))
-        names = _class_names(table.schema_arrow) or _numbered(labels)
-        images = stack(_encoded(table, path, rows))
-    return ImageDataset(images, labels[rows.start : rows.stop], names)
-
-
-def _encoded(table: pq.ParquetFile, path: str, rows: range) -> Iterator[tuple[str, bytes]]:
-    """The encoded images of `rows`, each with its place for messages."""
-    begin = 0
-    for batch in table.iter_batches(batch_size=1024, columns=["image"]):
-        end = begin + batch.num_rows
-        wanted = range(max(begin, rows.start), min(end, rows.stop))
-        if wanted:
-            part = pc.struct_field(batch.column("image"), "bytes")
-            part = part.slice(wanted.start - begin, len(wanted))
-            for row, data in zip(wanted, part, strict=True):
-                yield f"{path} row {row}", data.as_py() or b""
-        if end >= rows.stop:
-            return
-        begin = end
-
-
-def _class_names(schema: pa.Schema) -> tuple[str, ...]:
-    """From `class_names` in the metadata (commas between), or the hub's `huggingface` features."""
-    metadata = schema.metadata or {}
-    if listed := metadata.get(b"class_names"):
-        return tuple(name.strip() for name in listed.decode().split(","))
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return tuple(str(name) for name in features.get("label", {}).get("names", ()))
 
 
 def _numbered(labels: NDArray[np.int64]) -> tuple[str, ...]:
@@ -242,8 +233,7 @@ def _checked(dataset: ImageDataset, uri: str) -> ImageDataset:
     if not len(labels) or not dataset.images.size:
         raise BadDataset("empty", f"{uri}: no images")
     count = len(dataset.classes)
-    if count > MAX_CLASSES:
-        raise BadDataset("bad_label", f"{uri}: {count} classes are too many")
+    check_classes(count, uri)
     wrong = np.flatnonzero((labels < 0) | (labels >= count))
     if wrong.size:
         found = f"row {wrong[0]} has label {labels[wrong[0]]}, and there are {count} classes"

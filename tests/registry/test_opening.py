@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from server.errors import BadDataset
-from server.registry import images
+from server.registry import bounds
 from server.registry.opening import fingerprint, open_dataset
 
 
@@ -166,7 +166,7 @@ def test_decompression_bombs_are_refused_before_they_unpack(
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     assert _code(_parquet(tmp_path / "bomb.parquet", [bomb], [0])) == "dataset.bad_image"
-    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    monkeypatch.setattr(bounds, "MAX_BYTES", 1000)
     np.savez_compressed(tmp_path / "x.npz", images=np.zeros((9, 40, 40), np.uint8), labels=[0] * 9)
     assert (tmp_path / "x.npz").stat().st_size < 1000
     assert _code(tmp_path / "x.npz") == "dataset.unreadable"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.errors import BadDataset
-from server.registry.datasets import resolve_uri
+from server.registry.datasets import address_of, resolve_uri
+from server.tables import Dataset
 
 ROOTS = ("/data", "s3://bucket/images/")
 
@@ -51,3 +52,35 @@ def test_a_link_does_not_lead_out(tmp_path):
     (root / "link").symlink_to("/etc")
     with pytest.raises(BadDataset):
         resolve_uri(str(root / "link" / "passwd"), [str(root)])
+
+
+def test_a_link_does_not_lead_out_where_rows_are_asked_for(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "secret.npz").write_bytes(b"")
+    (tmp_path / "root" / "x.npz").symlink_to(tmp_path / "secret.npz")
+    with pytest.raises(BadDataset):
+        resolve_uri(f"{tmp_path}/root/x.npz#rows=0:1", [str(tmp_path / "root")])
+
+
+def test_rows_belong_to_no_path(tmp_path):
+    assert resolve_uri(f"{tmp_path}/./x.npz#rows=0:1", [str(tmp_path)]).endswith("/x.npz#rows=0:1")
+
+
+@pytest.mark.parametrize("root", ["https://data.example/sets", "ftp://data.example/sets"])
+def test_where_redirects_could_lead_anywhere_no_root_helps(root):
+    with pytest.raises(BadDataset):
+        resolve_uri(f"{root}/x.npz", [root])
+
+
+def test_what_was_allowed_is_asked_again_when_it_is_opened(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "x.npz").write_bytes(b"")
+    roots = [str(tmp_path / "root")]
+    dataset = Dataset(name="x", uri=resolve_uri(f"{tmp_path}/root/x.npz", roots))
+    assert address_of(dataset, roots) == dataset.uri
+    with pytest.raises(BadDataset):
+        address_of(dataset, [str(tmp_path / "others")])
+    (tmp_path / "root" / "x.npz").unlink()
+    (tmp_path / "root" / "x.npz").symlink_to("/etc/passwd")
+    with pytest.raises(BadDataset):
+        address_of(dataset, roots)
