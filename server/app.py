@@ -64,6 +64,9 @@ from shared.errors import WeftError
 #: How often missing packages are looked for, beside after each upload.
 LOOK_SECONDS = 60.0
 
+#: How often it is looked whether signed metadata are to be renewed.
+TRUST_SECONDS = 3600.0
+
 #: Files that nobody has written to for this long are left over, whoever wrote them.
 UNFINISHED = timedelta(days=7)
 
@@ -186,6 +189,7 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
         engine, "retention", RETENTION_SECONDS, lambda: keep_house(engine, blobs, settings)
     )
     _begin(stack, house)
+    _begin(stack, Duty(engine, "trust", TRUST_SECONDS, state.trust.renew))
     work = RefinementWork(settings, engine, blobs)
     state.supervisor = _begin(stack, Supervisor(settings, engine, work))
 

@@ -1,4 +1,4 @@
-"""Backup and restore: database, blobs, and (when trust has come) online metadata, in one folder.
+"""Backup and restore: the database, signed metadata among it, and the blobs, in one folder.
 
 take     a running server's state -> folder
 verify   whether a folder holds what it says

@@ -7,6 +7,7 @@
 - an open assignment waits to be planned, its deadlines counted from now: nobody was silent; it is a
   new attempt: the device may have finished it meanwhile, for good or bad
 - what devices hold is unknown until they have said it again
+- signed metadata are due: later ones may have been published, and devices refuse to go back
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from server.tables import (
     Lease,
     Refinement,
     Rollout,
+    TrustMetadata,
     now,
 )
 
@@ -57,6 +59,8 @@ def adjust(session: Session, manifest: Manifest) -> None:
     _requeue(session)
     _replan(session)
     session.execute(update(DeviceModel).values(state=NOT_TOLD))
+    in_use = update(TrustMetadata).where(TrustMetadata.due_at.is_not(None))
+    session.execute(in_use.values(due_at=TrustMetadata.created_at))
     for table in tables():
         if table.autoincrement_column is not None:
             _jump(session, table)

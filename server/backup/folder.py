@@ -6,8 +6,8 @@
     lock                      one process at a time
 
 A second backup into the same folder copies only new blobs. Until its `backup.json` is in place the
-first one stays whole; then what only the first one named is removed. Online metadata of the trust
-repository will be one more folder beside `blobs`, listed in `backup.json` likewise.
+first one stays whole; then what only the first one named is removed. Keys that sign metadata are in
+no backup: whoever got hold of one could sign what devices install.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from server.tables import (
     Model,
     Refinement,
     Rollout,
+    TrustMetadata,
+    TrustRoot,
     Version,
     now,
 )
@@ -72,6 +74,7 @@ class Fleet:
                     *_assignments(session),
                     *_refinements(session),
                     _deliveries(session),
+                    _expiries(session),
                 ]
         except (WeftError, SQLAlchemyError):
             found = []
@@ -168,3 +171,20 @@ def _deliveries(session: Session) -> Metric:
     query = select(func.count()).where(Delivery.state == "pending")
     text = "Events on their way to webhooks."
     return GaugeMetricFamily("weft_webhook_deliveries_pending", text, session.scalar(query) or 0)
+
+
+def _expiries(session: Session) -> Metric:
+    """By role, of the model whose metadata expire first: `weft doctor` says which that is."""
+    metric = GaugeMetricFamily(
+        "weft_metadata_expiry_timestamp_seconds",
+        "When the first signed metadata expire, in Unix time, by role.",
+        labels=["role"],
+    )
+    root = select(TrustRoot.expires_at).order_by(TrustRoot.version.desc()).limit(1)
+    for moment in session.scalars(root):
+        metric.add_metric(["root"], moment.timestamp())
+    in_use = TrustMetadata.due_at.is_not(None)
+    first = select(TrustMetadata.role, func.min(TrustMetadata.expires_at)).where(in_use)
+    for role, moment in session.execute(first.group_by(TrustMetadata.role)):
+        metric.add_metric([role], moment.timestamp())
+    return metric

@@ -71,7 +71,6 @@ class Edition:
         self._session, self._keyring = session, keyring
         self._frame = Frame(model.name, at, valid)
         self.rows = in_use(session, model.id)
-        self._fresh: set[str] = set()
 
     @property
     def targets(self) -> Metadata[Targets] | None:
@@ -105,11 +104,16 @@ class Edition:
         content = documents.sign(draft, self._keyring.signers(PACKAGES, self._packages_role()))
         self._put(PACKAGES, draft.version, content, draft.expires)
 
+    def sign_packages_again(self) -> None:
+        """List the same packages. Raises BadTrust `key_missing`."""
+        packages = self.packages
+        self.sign_packages(packages.signed.targets.values() if packages else ())
+
     def publish(self) -> None:
         """Sign what names the rest; where nothing has changed, it is signed anew all the same."""
         packages = self.packages
         if packages is None or not self._holds(PACKAGES, packages):
-            self.sign_packages(packages.signed.targets.values() if packages else ())
+            self.sign_packages_again()
         versions = (self.rows[TARGETS].version, self.rows[PACKAGES].version)
         snapshot = documents.draft_snapshot(self._frame, self._next(SNAPSHOT), *versions)
         self._sign(SNAPSHOT, snapshot)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from server.backup.folder import sync_folder
 from server.trust import documents
@@ -22,6 +24,8 @@ from server.trust.keys import WORDS, make_signer, write_private
 from server.trust.written import write_new
 from shared.errors import NoSpace
 from shared.metadata import PACKAGES, ROOT
+
+_ROOT_FILE: Final = re.compile(r"([1-9][0-9]{0,5})\.root\.json")
 
 
 def make_keys(folder: Path, at: datetime) -> None:
@@ -42,6 +46,24 @@ def make_keys(folder: Path, at: datetime) -> None:
             sync_folder(folder.parent)
     except OSError as error:
         raise NoSpace("unusable", f"{folder}: {error.strerror}") from error
+
+
+def keep_root(folder: Path, version: int, content: bytes) -> None:
+    """Keep a root beside the keys. Raises NoSpace."""
+    try:
+        write_new(root_file(folder, version), content, 0o644)
+    except OSError as error:
+        raise NoSpace("unusable", f"{folder}: {error.strerror}") from error
+
+
+def roots_in(folder: Path) -> list[tuple[int, bytes]]:
+    """The roots that lie beside the keys, by version."""
+    found = (
+        (int(match[1]), path.read_bytes())
+        for path in folder.iterdir()
+        if (match := _ROOT_FILE.fullmatch(path.name))
+    )
+    return sorted(found)
 
 
 def root_file(folder: Path, version: int) -> Path:

@@ -90,14 +90,19 @@ def resign(edition: Edition, targets: bytes | None, can_release: bool) -> bool:
     if targets is not None:
         edition.put_targets(targets)
     elif not edition.is_sound(TARGETS):
-        listed = edition.targets
-        if not can_release or listed is None:
+        if not can_release:
             raise BadTrust("targets_missing", f"{edition.model.name}: signed by no key in use")
-        edition.sign_targets(listed.signed.targets.values())
+        sign_targets_again(edition)
     elif all(map(edition.is_sound, (PACKAGES, SNAPSHOT, TIMESTAMP))):
         return False
     edition.publish()
     return True
+
+
+def sign_targets_again(edition: Edition) -> None:
+    """List the same versions, signed by the release key of today. Raises BadTrust `key_missing`."""
+    listed = edition.targets
+    edition.sign_targets(listed.signed.targets.values() if listed else ())
 
 
 def targets_by_model(session: Session, given: Mapping[str, bytes]) -> dict[int, bytes]:

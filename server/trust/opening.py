@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from pathlib import Path
-from typing import Final
 
 from sqlalchemy import Engine, select
 
@@ -12,13 +11,14 @@ from server.db import reading, writing
 from server.errors import BadTrust
 from server.settings import Settings
 from server.tables import TrustRoot, now
-from server.trust.embedded import make_keys
+from server.trust.embedded import make_keys, roots_in
 from server.trust.keyring import Keyring
 from server.trust.keys import keys_in
 from server.trust.repository import Trust
+from shared.errors import WeftError
 from shared.metadata import SNAPSHOT, TIMESTAMP
 
-_ROOT_FILE: Final = re.compile(r"([1-9][0-9]{0,5})\.root\.json")
+log = logging.getLogger("weft.trust")
 
 
 def open_trust(settings: Settings, engine: Engine) -> Trust:
@@ -42,23 +42,18 @@ def open_trust(settings: Settings, engine: Engine) -> Trust:
         root = trust.root(session)
     for role in (SNAPSHOT, TIMESTAMP):
         trust.keyring.signers(role, root.roles[role])
+    try:
+        trust.renew()
+    except WeftError:
+        log.exception("metadata are not renewed; it is tried again")
     return trust
 
 
 def _take_roots(trust: Trust, folder: Path) -> None:
     with writing(trust.engine) as session:
         known = {row.version: row.content for row in session.scalars(select(TrustRoot))}
-        for version, content in _roots_in(folder):
+        for version, content in roots_in(folder):
             if version not in known:
                 trust.accept_root(session, content)
             elif version == 1 and known[1].encode() != content:
                 raise BadTrust("other_root", f"{folder}/1.root.json is not this database's")
-
-
-def _roots_in(folder: Path) -> list[tuple[int, bytes]]:
-    found = (
-        (int(match[1]), path.read_bytes())
-        for path in folder.iterdir()
-        if (match := _ROOT_FILE.fullmatch(path.name))
-    )
-    return sorted(found)

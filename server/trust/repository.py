@@ -15,13 +15,16 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import Root
 
+from server.db import reading
 from server.errors import BadTrust, BadVersion
 from server.history.events import record
 from server.tables import Model, Package, TrustMetadata, TrustRoot, Version, now
-from server.trust import documents, listing, offline
+from server.trust import documents, expiry, listing, offline
 from server.trust.answers import Answers
 from server.trust.edition import Edition, in_use
+from server.trust.expiry import Concern, Expiry, Reminder
 from server.trust.keyring import Keyring
+from server.trust.renewal import renew_all
 from shared.metadata import PACKAGES, TARGETS, package_path, version_path
 
 
@@ -31,6 +34,7 @@ class Trust:
     def __init__(self, engine: Engine, keyring: Keyring) -> None:
         self.engine, self.keyring = engine, keyring
         self._answers = Answers()
+        self._reminder = Reminder()
         self._root: tuple[int, Root] | None = None
 
     # --- the root
@@ -71,7 +75,7 @@ class Trust:
         given = offline.targets_by_model(session, targets or {})
         published = session.scalars(select(TrustMetadata.model_id).distinct())
         for model_id in sorted({*published, *given}):
-            edition = self._edition(session, session.get_one(Model, model_id))
+            edition = self.edition(session, session.get_one(Model, model_id))
             content_of = given.get(model_id)
             if content_of is not None:
                 self._check_targets(session, edition, content_of)
@@ -103,11 +107,37 @@ class Trust:
         if version.is_released:
             return
         self._require_release_key(session)
-        edition = self._edition(session, version.model)
+        edition = self.edition(session, version.model)
         listed = listing.versions_to_list(session, version.model, [version], keep)
         edition.sign_targets(map(listing.version_target, listed))
         edition.publish()
         self._note_listed(session, edition)
+
+    def withdraw(self, session: Session, version: Version) -> bool:
+        """Take a version back, for ever: it is not offered, nor installed by new metadata.
+
+        False where the release key lies elsewhere: until it has signed `targets` without the
+        version, devices that hold the weights could still switch to them; packages that lead to it
+        are refused at once. Raises BadTrust `key_missing`, `signing_failed`.
+        """
+        if version.withdrawn_at is None:
+            version.withdrawn_at = now()
+            told = {"number": version.number, "weights_digest": version.weights_digest}
+            ids = {"model_id": version.model_id, "version_id": version.id}
+            record(session, "version.withdrawn", told, **ids)
+        edition = self.edition(session, version.model)
+        if edition.targets is None or edition.packages is None:
+            return True
+        is_listed = version_path(version.number) in edition.targets.signed.targets
+        if is_listed and self.can_release(session):
+            listed = listing.versions_to_list(session, version.model, ())
+            edition.sign_targets(map(listing.version_target, listed))
+            is_listed = False
+        packages = edition.packages.signed
+        edition.sign_packages(listing.packages_to_list(session, version.model, packages, ()))
+        edition.publish()
+        self._note_listed(session, edition)
+        return not is_listed
 
     def draft_targets(
         self,
@@ -118,7 +148,7 @@ class Trust:
     ) -> bytes:
         """The next targets with `add` listed, not signed: for a release key that lies elsewhere."""
         listed = listing.versions_to_list(session, model, add, keep)
-        draft = self._edition(session, model).draft_targets(map(listing.version_target, listed))
+        draft = self.edition(session, model).draft_targets(map(listing.version_target, listed))
         return documents.sign(draft, ())
 
     def accept_targets(self, session: Session, model: Model, content: bytes) -> None:
@@ -127,7 +157,7 @@ class Trust:
         Raises BadTrust `malformed`, `other_model`, `outdated`, `bad_signature`, `expired`,
         `unknown_version`, `bad_delegation`, `key_missing`.
         """
-        edition = self._edition(session, model)
+        edition = self.edition(session, model)
         self._check_targets(session, edition, content)
         edition.put_targets(content)
         edition.publish()
@@ -164,7 +194,7 @@ class Trust:
         for package in packages:
             _require_released(package.target_version)
         for model in {package.model_id: package.model for package in packages}.values():
-            edition = self._edition(session, model)
+            edition = self.edition(session, model)
             listed = edition.packages.signed if edition.packages else None
             asked = [package for package in packages if package.model_id == model.id]
             edition.sign_packages(listing.packages_to_list(session, model, listed, asked))
@@ -176,15 +206,73 @@ class Trust:
         """What a device lacks that holds these versions of the roles, packed; None: nothing."""
         return self._answers.answer(session, model, held)
 
+    def bundle_metadata(
+        self, session: Session, model: Model, packages: Sequence[Package], valid_days: int
+    ) -> bytes:
+        """All metadata for a device that is reached by a medium, holding for so many days; packed.
+
+        They list these packages only. The server goes on with later versions, so devices that are
+        back online take those. Raises BadTrust `ends_sooner`, BadVersion `not_released`.
+        """
+        for package in packages:
+            _require_released(package.target_version)
+        at, valid = now(), timedelta(days=valid_days)
+        edition = self.edition(session, model, at, valid)
+        listed = edition.packages.signed.targets.values() if edition.packages else ()
+        self._require_lasting(session, edition, at + valid)
+        edition.sign_packages(map(listing.package_target, packages))
+        edition.publish()
+        bundle = self._answers.whole(session, model)
+        online = self.edition(session, model, at)
+        online.sign_packages(listed)
+        online.publish()
+        return bundle
+
+    def _require_lasting(self, session: Session, edition: Edition, end: datetime) -> None:
+        """Raise BadTrust `ends_sooner` where root or targets do not hold until then."""
+        root_end = edition.root.expires
+        if root_end < end:
+            raise BadTrust("ends_sooner", f"the root holds until {root_end:%Y-%m-%d}")
+        targets = edition.targets
+        if targets is not None and targets.signed.expires < end and self.can_release(session):
+            offline.sign_targets_again(edition)
+            targets = edition.targets
+        if targets is not None and targets.signed.expires < end:
+            told = f"the list of versions holds until {targets.signed.expires:%Y-%m-%d}"
+            raise BadTrust("ends_sooner", told)
+
+    # --- time
+
+    def renew(self, at: datetime | None = None) -> int:
+        """Sign anew what is due, write concerns to the log, and return what was renewed.
+
+        The duty of one process, harmless in several. Raises what the last failure raised.
+        """
+        moment = at or now()
+        try:
+            return renew_all(self, moment)
+        finally:
+            with reading(self.engine) as session:
+                self._reminder.remind(self.concerns(session, moment), moment)
+
+    def expiries(self, session: Session) -> list[Expiry]:
+        """The root, then all metadata in use, by model."""
+        return expiry.expiries(session)
+
+    def concerns(self, session: Session, at: datetime | None = None) -> list[Concern]:
+        """What somebody should do, for `weft doctor` and the log."""
+        return expiry.concerns(session, self.can_release(session), at)
+
     # --- inside
 
-    def _edition(
+    def edition(
         self,
         session: Session,
         model: Model,
         at: datetime | None = None,
         valid: timedelta | None = None,
     ) -> Edition:
+        """The metadata of the model, to be changed; those of now hold for `valid`, if given."""
         return Edition(session, model, self.root(session), self.keyring, at or now(), valid)
 
     def _require_release_key(self, session: Session) -> None:
@@ -201,6 +289,8 @@ class Trust:
             if is_listed == (version.released_at is not None):
                 continue
             version.released_at = now() if is_listed else None
+            if version.withdrawn_at is not None:
+                continue
             kind = "version.released" if is_listed else "version.unlisted"
             told = {"number": version.number, "weights_digest": version.weights_digest}
             record(session, kind, told, model_id=version.model_id, version_id=version.id)
