@@ -79,6 +79,7 @@ TAGS = [
     {"name": "rollouts", "description": "The movement of devices to a version."},
     {"name": "devices", "description": "Enrolled devices and what they hold."},
     {"name": "groups", "description": "Saved filters over devices, and what holds for those."},
+    {"name": "trust", "description": "Who signs what devices may install, and what is signed."},
     {"name": "history", "description": "What happened."},
     {"name": "webhooks", "description": "Who hears of it."},
     {"name": "device plane", "description": "What agents say and hear."},

@@ -306,8 +306,7 @@ class BadCeremony(UserError):
         "same_key": "Make another key.",
         "unknown_key": "`weft keys status` lists the keys of each role.",
         "too_few_keys": "Add keys, or lower the threshold: as many must be left as have to sign.",
-        "no_packages_key": "Copy the `packages-....pub` of the first ceremony into the folder.",
-        "no_such_change": "Give the keys that this role has, by `--new`, or let them be made.",
+        "other_packages_key": "If it was you, copy its `packages-....pub` into the folder.",
     }
 
 

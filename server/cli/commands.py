@@ -16,6 +16,7 @@ from server.cli.devices import app as devices
 from server.cli.doctor import doctor
 from server.cli.groups import app as groups
 from server.cli.history import app as history
+from server.cli.keys import app as keys
 from server.cli.lineage import app as lineage
 from server.cli.methods import app as methods
 from server.cli.models import app as models
@@ -23,6 +24,7 @@ from server.cli.package import app as package
 from server.cli.packages import app as packages
 from server.cli.refine import app as refinements
 from server.cli.refine import refine
+from server.cli.release import release, withdraw
 from server.cli.rollouts import app as rollouts
 from server.cli.serve import migrate, serve
 from server.cli.versions import app as versions
@@ -63,6 +65,9 @@ app.command("restore")(restore)
 app.command("doctor")(doctor)
 app.add_typer(models, name="models")
 app.add_typer(versions, name="versions")
+versions.command("withdraw")(withdraw)
+app.command("release")(release)
+app.add_typer(keys, name="keys")
 app.add_typer(datasets, name="datasets")
 app.command("refine")(refine)
 app.add_typer(refinements, name="refinements")

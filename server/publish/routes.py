@@ -1,4 +1,4 @@
-"""Routes of refinements and packages under /api/v1."""
+"""Routes of refinements, packages and what is signed, under /api/v1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from fastapi import APIRouter
 from server.auth import Operator
 from server.publish.package_routes import router as packages
 from server.publish.refinement_routes import router as refinements
+from server.publish.trust_routes import router as trust
 
 router = APIRouter(dependencies=[Operator])
 router.include_router(refinements)
 router.include_router(packages)
+router.include_router(trust)

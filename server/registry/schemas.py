@@ -99,6 +99,8 @@ class VersionOut(BaseModel):
             "metrics": {"accuracy": 0.962},
             "created_at": "2026-03-01T10:10:00Z",
             "removed_at": None,
+            "released_at": "2026-03-01T10:20:00Z",
+            "withdrawn_at": None,
         }
     )
 
@@ -117,6 +119,10 @@ class VersionOut(BaseModel):
     metrics: dict[str, Any]
     created_at: datetime
     removed_at: datetime | None = Field(description="When the weights were removed for their age.")
+    released_at: datetime | None = Field(
+        description="Since when the release key has it signed: devices install no other."
+    )
+    withdrawn_at: datetime | None = Field(description="When it was taken back, for ever.")
 
 
 class DatasetIn(BaseModel):

@@ -91,20 +91,14 @@ def targets_after(
     dropped: Iterable[str] = (),
     packages: Sequence[Key] = (),
 ) -> Metadata[Targets]:
-    """The next `targets` of a model, unsigned; `packages`: other keys of packages than before.
-
-    Raises BadCeremony `no_packages_key` where nobody said which sign packages.
-    """
+    """The next `targets` of a model, unsigned; `packages`: other keys of packages than before."""
     files = dict(before.targets) if before is not None else {}
     files |= {file.path: file for file in listed}
     for path in dropped:
         files.pop(path, None)
-    delegations = delegate_packages(KeyRole(packages)) if packages else None
-    if delegations is None and before is not None:
-        delegations = before.delegations
-    if delegations is None:
-        told = f"nothing of {frame.model} was released before: who signs packages is not known"
-        raise BadCeremony("no_packages_key", told)
+    delegations = before.delegations if before is not None else None
+    if packages or delegations is None:
+        delegations = delegate_packages(KeyRole(packages))
     version = next_version(before.version if before else None, frame.at)
     return Metadata(draft_targets(frame, version, files.values(), delegations))
 

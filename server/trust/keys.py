@@ -76,6 +76,15 @@ def role_of(word: str) -> str:
     return _ROLES[word]
 
 
+def named_role(path: Path) -> str:
+    """The role that a key's file is named for. Raises BadKey `unknown_role`."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        told = f"{path.name!r} is not named as `weft keys make` does: root-1a2b3c4d.pub"
+        raise BadKey("unknown_role", told)
+    return _ROLES[match[1]]
+
+
 def make_signer() -> CryptoSigner:
     """A new Ed25519 key."""
     return _as_signer(Ed25519PrivateKey.generate())

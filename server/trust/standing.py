@@ -1,43 +1,20 @@
-"""Who signs what on this server, and until when what is signed holds."""
+"""Who signs what on this server, and what is signed of each model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import Role, Root, Targets
 
-from server.tables import Model, TrustMetadata, TrustRoot
+from server.tables import Model, TrustMetadata
 from server.trust import documents
 from server.trust.edition import in_use
 from server.trust.keys import WORDS, keys_in
 from server.trust.repository import Trust
-from shared.metadata import PACKAGES, ROOT, TARGETS
-
-#: Of the time that a document holds: when so little is left, somebody should act.
-SOON = 0.3
-
-
-@dataclass(frozen=True)
-class Expiry:
-    """A document in use. `model` None: the root."""
-
-    model: str | None
-    role: str
-    version: int
-    signed_at: datetime
-    expires_at: datetime
-
-    def is_over(self, at: datetime) -> bool:
-        """Whether it holds no longer."""
-        return self.expires_at <= at
-
-    def is_soon_over(self, at: datetime) -> bool:
-        """Whether less than `SOON` of its time is left."""
-        return self.expires_at - at < (self.expires_at - self.signed_at) * SOON
+from shared.metadata import PACKAGES, TARGETS
 
 
 @dataclass(frozen=True)
@@ -48,31 +25,6 @@ class SigningKey:
     keyid: str
     threshold: int
     on_server: bool
-
-
-def expiries(session: Session) -> list[Expiry]:
-    """All documents in use, the root first."""
-    root = session.scalars(select(TrustRoot).order_by(TrustRoot.version.desc()).limit(1)).first()
-    found = []
-    if root is not None:
-        found.append(Expiry(None, ROOT, root.version, root.created_at, root.expires_at))
-    newest = func.max(TrustMetadata.version)
-    groups = select(TrustMetadata.model_id, TrustMetadata.role, newest.label("version"))
-    in_use = groups.group_by(TrustMetadata.model_id, TrustMetadata.role).subquery()
-    query = (
-        select(Model.name, TrustMetadata)
-        .join(TrustMetadata, TrustMetadata.model_id == Model.id)
-        .join(
-            in_use,
-            (in_use.c.model_id == TrustMetadata.model_id)
-            & (in_use.c.role == TrustMetadata.role)
-            & (in_use.c.version == TrustMetadata.version),
-        )
-        .order_by(Model.name, TrustMetadata.role)
-    )
-    for name, row in session.execute(query):
-        found.append(Expiry(name, row.role, row.version, row.created_at, row.expires_at))
-    return found
 
 
 def signing_keys(session: Session, trust: Trust) -> list[SigningKey]:
