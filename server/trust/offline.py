@@ -7,10 +7,11 @@ with: metadata that devices would refuse, or that nobody here could renew, are n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Root, Targets
 
 from server.errors import BadTrust
 from server.tables import Model, TrustRoot, Version
@@ -21,7 +22,7 @@ from server.trust.keyring import Keyring
 from shared.metadata import MODEL_FIELD, PACKAGES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 
 
-def check_root(current: Root | None, content: bytes, keyring: Keyring) -> Metadata[Root]:
+def check_root(current: Root | None, content: bytes) -> Root:
     """A root that may follow `current`. Raises BadTrust."""
     metadata = documents.read(content, Root)
     root, wanted = metadata.signed, current.version + 1 if current else 1
@@ -30,14 +31,24 @@ def check_root(current: Root | None, content: bytes, keyring: Keyring) -> Metada
     if current is not None:
         documents.require_signed(current, ROOT, metadata)
     documents.require_signed(root, ROOT, metadata)
+    return root
+
+
+def require_fresh(root: Root, at: datetime) -> None:
+    """Raise BadTrust `expired` where devices would refuse the root."""
+    if root.is_expired(at):
+        raise BadTrust("expired", f"root {root.version} held until {root.expires:%Y-%m-%d %H:%M}Z")
+
+
+def require_online_keys(root: Root, keyring: Keyring) -> None:
+    """Raise BadTrust `key_missing` where this server cannot sign what the root leaves to it."""
     for role in (SNAPSHOT, TIMESTAMP):
         keyring.signers(role, root.roles[role])
-    return metadata
 
 
 def check_targets(
     session: Session, root: Root, model: Model, current: Targets | None, content: bytes
-) -> Metadata[Targets]:
+) -> Targets:
     """A list of versions of the model that may follow `current`. Raises BadTrust."""
     metadata = documents.read(content, Targets)
     targets = metadata.signed
@@ -49,7 +60,7 @@ def check_targets(
         raise BadTrust("outdated", told)
     documents.require_signed(root, TARGETS, metadata)
     _check_versions(session, model, targets)
-    return metadata
+    return targets
 
 
 def check_delegation(targets: Targets, keyring: Keyring) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from sqlalchemy import Engine, select
 
@@ -14,15 +13,15 @@ from server.tables import TrustRoot, now
 from server.trust.embedded import make_keys, roots_in
 from server.trust.keyring import Keyring
 from server.trust.keys import keys_in
+from server.trust.offline import require_online_keys
 from server.trust.repository import Trust
 from shared.errors import WeftError
-from shared.metadata import SNAPSHOT, TIMESTAMP
 
 log = logging.getLogger("weft.trust")
 
 
 def open_trust(settings: Settings, engine: Engine) -> Trust:
-    """The server's repositories, ready to sign.
+    """The server's repositories, ready to sign; what is due is signed anew.
 
     At the first start keys are made, unless WEFT_KEYS_DIR names those of a ceremony. Roots that lie
     beside the keys and are newer than those of the database are taken.
@@ -37,11 +36,9 @@ def open_trust(settings: Settings, engine: Engine) -> Trust:
             raise BadTrust("keys_missing", f"no keys lie in {folder}")
         make_keys(folder, now())
     trust = Trust(engine, Keyring(folder))
-    _take_roots(trust, folder)
+    _take_roots(trust)
     with reading(engine) as session:
-        root = trust.root(session)
-    for role in (SNAPSHOT, TIMESTAMP):
-        trust.keyring.signers(role, root.roles[role])
+        require_online_keys(trust.root(session), trust.keyring)
     try:
         trust.renew()
     except WeftError:
@@ -49,11 +46,13 @@ def open_trust(settings: Settings, engine: Engine) -> Trust:
     return trust
 
 
-def _take_roots(trust: Trust, folder: Path) -> None:
+def _take_roots(trust: Trust) -> None:
+    folder = trust.keyring.folder
     with writing(trust.engine) as session:
         known = {row.version: row.content for row in session.scalars(select(TrustRoot))}
-        for version, content in roots_in(folder):
-            if version not in known:
-                trust.accept_root(session, content)
-            elif version == 1 and known[1].encode() != content:
-                raise BadTrust("other_root", f"{folder}/1.root.json is not this database's")
+        found = dict(roots_in(folder))
+        if known and known[1].encode() != found.get(1, known[1].encode()):
+            raise BadTrust("other_root", f"{folder}/1.root.json is not this database's")
+        new = sorted(found.keys() - known.keys())
+        for version in new:
+            trust.accept_root(session, found[version], more_follow=version != new[-1])

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import Root
 
@@ -35,19 +35,27 @@ class Trust:
         self.engine, self.keyring = engine, keyring
         self._answers = Answers()
         self._reminder = Reminder()
-        self._root: tuple[int, Root] | None = None
+        self._root: tuple[str, Root | None] = "", None
 
     # --- the root
 
     def root(self, session: Session) -> Root:
         """The root in use. Raises BadTrust `no_root`."""
-        version = session.scalar(select(func.max(TrustRoot.version)))
-        if version is None:
+        root = self._root_or_none(session)
+        if root is None:
             raise BadTrust("no_root", "this server has no root yet")
-        if self._root is None or self._root[0] != version:
-            content = session.get_one(TrustRoot, version).content
-            self._root = version, documents.read(content, Root).signed
-        return self._root[1]
+        return root
+
+    def _root_or_none(self, session: Session) -> Root | None:
+        newest = select(TrustRoot.content).order_by(TrustRoot.version.desc()).limit(1)
+        content = session.scalar(newest)
+        if content is None:
+            return None
+        content_read, root = self._root
+        if content_read != content:
+            root = documents.read(content, Root).signed
+            self._root = content, root
+        return root
 
     def roots(self, session: Session) -> list[bytes]:
         """All roots from version 1 on."""
@@ -59,19 +67,28 @@ class Trust:
         return hashlib.sha256(session.get_one(TrustRoot, 1).content.encode()).hexdigest()
 
     def accept_root(
-        self, session: Session, content: bytes, targets: Mapping[str, bytes] | None = None
+        self,
+        session: Session,
+        content: bytes,
+        targets: Mapping[str, bytes] | None = None,
+        more_follow: bool = False,
     ) -> None:
         """Take the next root, and sign by it; `targets`: those that it asks for, by model.
 
         A root that revokes the release key takes effect together with new targets of every model:
-        this server signs them where it can, else they are brought along.
-        Raises BadTrust `malformed`, `outdated`, `bad_signature`, `key_missing`, `targets_missing`
-        and what `accept_targets` raises.
+        this server signs them where it can, else they are brought along. `more_follow`: another
+        root is taken in the same transaction, and this one may have expired.
+        Raises BadTrust `malformed`, `outdated`, `bad_signature`, `expired`, `key_missing`,
+        `targets_missing` and what `accept_targets` raises.
         """
         current = self._root_or_none(session)
-        root = offline.check_root(current, content, self.keyring).signed
+        root = offline.check_root(current, content)
         offline.put_root(session, root, content)
-        self._root = None
+        record(session, "root.published", {"version": root.version})
+        if more_follow:
+            return
+        offline.require_fresh(root, now())
+        offline.require_online_keys(root, self.keyring)
         given = offline.targets_by_model(session, targets or {})
         published = session.scalars(select(TrustMetadata.model_id).distinct())
         for model_id in sorted({*published, *given}):
@@ -81,11 +98,6 @@ class Trust:
                 self._check_targets(session, edition, content_of)
             offline.resign(edition, content_of, self.can_release(session))
             self._note_listed(session, edition)
-        record(session, "root.published", {"version": root.version})
-
-    def _root_or_none(self, session: Session) -> Root | None:
-        known = session.scalar(select(func.max(TrustRoot.version)))
-        return None if known is None else self.root(session)
 
     # --- versions
 
@@ -165,7 +177,7 @@ class Trust:
 
     def _check_targets(self, session: Session, edition: Edition, content: bytes) -> None:
         current = edition.targets.signed if edition.targets else None
-        found = offline.check_targets(session, edition.root, edition.model, current, content).signed
+        found = offline.check_targets(session, edition.root, edition.model, current, content)
         if found.is_expired(now()):
             raise BadTrust("expired", f"it held until {found.expires:%Y-%m-%d %H:%M}Z")
         offline.check_delegation(found, self.keyring)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.signer import Signer
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from tuf.api.exceptions import DownloadHTTPError
@@ -18,7 +19,8 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from server.db import reading, writing
 from server.settings import Settings
-from server.tables import Model, Package, Version
+from server.tables import Model, Package, TrustMetadata, TrustRoot, Version
+from server.trust.keys import NOBODY, keys_in, load_signer
 from server.trust.opening import open_trust
 from server.trust.repository import Trust
 from shared.metadata import ROLES, known_bytes, package_path, unpack, version_path
@@ -94,10 +96,35 @@ class Shop:
             session.add(package)
         return sha256
 
+    def withdraw(self, number: int, name: str = "m") -> bool:
+        with self.writing() as session:
+            return self.trust.withdraw(session, find_version(session, number, name))
+
+    def take_offline(self, *roles: str) -> dict[str, Signer]:
+        """The private keys of these roles, which the server has no more; by role."""
+        folder = self.trust.keyring.folder
+        files = [f for f in keys_in(folder) if f.role in roles and f.is_private]
+        taken = {file.role: load_signer(file.path, NOBODY) for file in files}
+        for file in files:
+            file.path.unlink()
+        self.reopen()
+        return taken
+
     def offer(self, *shas: str) -> None:
         """As the planner does before it offers packages."""
         with self.writing() as session:
             self.trust.ensure_listed(session, [find_package(session, sha256) for sha256 in shas])
+
+
+def rows_of(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
+    """All that is published, and what versions say of themselves."""
+    roots = select(TrustRoot.version, TrustRoot.content).order_by(TrustRoot.version)
+    columns = (TrustMetadata.model_id, TrustMetadata.role, TrustMetadata.version)
+    published = select(*columns, TrustMetadata.content).order_by(*columns)
+    said = select(Version.id, Version.released_at, Version.withdrawn_at).order_by(Version.id)
+    with reading(shop.engine) as session:
+        queries = {"roots": roots, "metadata": published, "versions": said}
+        return {name: [tuple(r) for r in session.execute(q)] for name, q in queries.items()}
 
 
 def find_model(session: Session, name: str = "m") -> Model:
