@@ -32,6 +32,8 @@ from shared.tensors import (
 )
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
+#: Tensors of one file: what a header of so many bytes could hold otherwise takes 20 times its size.
+MAX_TENSORS = 1 << 16
 
 
 class WeightsReader:
@@ -207,8 +209,11 @@ def _read_header(fd: int, path: Path) -> tuple[dict[str, Any], int]:
     (length,) = struct.unpack("<Q", prefix)
     if length > min(MAX_HEADER_BYTES, os.fstat(fd).st_size - 8):
         raise BadWeights("malformed", f"{path}: not a safetensors file, or cut off")
+    text = os.pread(fd, length, 8)
+    if text.count(b"{") + text.count(b"[") > 3 * MAX_TENSORS:  # a tensor takes one and two of them
+        raise BadWeights("malformed", f"{path}: more than {MAX_TENSORS} tensors")
     try:
-        header = json.loads(os.pread(fd, length, 8).decode(), object_pairs_hook=_unique)
+        header = json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BadWeights("malformed", f"{path}: header is not JSON") from error
     if not isinstance(header, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -23,6 +24,23 @@ LOG_NAME = "log.txt"
 #: cores, a training step took 0.077 s instead of 0.115 s with this; alone, 4 to 9% more.
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
+#: What a child is not told: it needs no secret of the server's, and runs own factories.
+_OURS = ("WEFT_", "PG")
+_SECRET = re.compile("SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|_KEY", re.IGNORECASE)
+#: Of the stores that datasets may lie in; told only where some may.
+_STORES = ("AWS_", "AZURE_", "GOOGLE_", "GCS_", "GCLOUD_", "S3_", "FSSPEC_", "HADOOP_")
+
+
+def environment(stores: bool) -> dict[str, str]:
+    """The environment of a child; `stores`: with the credentials of far stores."""
+
+    def may_know(name: str) -> bool:
+        if name.startswith(_STORES):
+            return stores
+        return not (name.startswith(_OURS) or _SECRET.search(name))
+
+    return _ENVIRONMENT | {name: value for name, value in os.environ.items() if may_know(name)}
+
 
 class Child:
     """A started child process in a process group of its own.
@@ -31,7 +49,9 @@ class Child:
     in order), and so that its own children end with it.
     """
 
-    def __init__(self, command: list[str], folder: Path, nice: int = 0) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, nice: int = 0, stores: bool = False
+    ) -> None:
         with (folder / LOG_NAME).open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the command is the server's own
                 command,
@@ -39,7 +59,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                env={**_ENVIRONMENT, **os.environ},
+                env=environment(stores),
             )
         self._kill: threading.Timer | None = None
         if nice:

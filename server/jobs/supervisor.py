@@ -50,6 +50,7 @@ class Supervisor:
         jobs: JobSettings | None = None,
     ) -> None:
         self._folder, self._engine = settings.jobs_dir, engine
+        self._stores = any("://" in root for root in settings.dataset_roots)
         self._work, self._jobs = work, jobs or load_job_settings()
         self._heart = Heartbeat(engine, self._jobs, alone=settings.is_sqlite)
         self._lock = threading.Lock()
@@ -162,7 +163,7 @@ class Supervisor:
     def _run(self, refinement_id: int, command: list[str], folder: Path) -> int:
         """Run the child to its end, storing its progress, and return its exit status."""
         with self._lock:
-            child = Child(command, folder, self._jobs.nice)
+            child = Child(command, folder, self._jobs.nice, self._stores)
             self._children[refinement_id] = child
         try:
             # A cancel or a stop may have come before the child could be found.

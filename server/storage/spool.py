@@ -59,12 +59,13 @@ class SpoolFile:
 
     def __init__(self, spool: Spool) -> None:
         self.size = 0
-        self._sha = hashlib.sha256()
+        self._sha, self._spool = hashlib.sha256(), spool
         descriptor, self.path = spool.name()
         self._file = os.fdopen(descriptor, "wb")
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
+        """Append `data`. Raises NoSpace, also where others have taken the room meanwhile."""
+        self._spool.check_room(len(data))
         with disk_errors():
             self._file.write(data)
         self._sha.update(data)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 from server.errors import BadModel
 from server.settings import load_settings
@@ -50,10 +51,23 @@ def get(architecture: str, modules: Iterable[str] | None = None) -> Architecture
         place = _own(architecture, modules)
     module, _, name = place.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+        factory = getattr(found, name)
     except (ImportError, AttributeError) as error:
         raise BadModel("unknown_architecture", f"{architecture!r}: {error}") from error
+    if not _belongs_to(found, name, factory):
+        raise BadModel("unknown_architecture", f"{architecture!r} is only imported there")
     return Architecture(architecture, factory)
+
+
+def _belongs_to(module: ModuleType, name: str, factory: object) -> bool:
+    """Whether the module, or one below it, defines the factory, or exports it by `__all__`.
+
+    What a module only uses, such as `subprocess.run`, no request may call.
+    """
+    home = getattr(factory, "__module__", None) or ""
+    is_own = home == module.__name__ or home.startswith(f"{module.__name__}.")
+    return callable(factory) and (is_own or name in getattr(module, "__all__", ()))
 
 
 def _own(architecture: str, modules: Iterable[str] | None) -> str:

@@ -41,9 +41,22 @@ class Architecture:
             raise BadModel("unknown_architecture", found) from error
         return module
 
+    def outline(self, arguments: Arguments) -> nn.Module:
+        """As `build`, with shapes and dtypes alone: whatever a request asks for takes no memory.
+
+        A factory that cannot be run so, as it reads its own weights, is built as it is.
+        """
+        import torch
+
+        try:
+            with torch.device("meta"):
+                return self.build(arguments)
+        except (BadModel, NotImplementedError):  # "Tensor.item() cannot be called on meta tensors"
+            return self.build(arguments)
+
     def schema(self, arguments: Arguments) -> Schema:
         """The dtype and shape of each storage, by its first name."""
-        module = self.build(arguments)
+        module = self.outline(arguments)
         others = aliases(module)
         return schema_of(
             TensorSpec(name, dtype_name(tensor.dtype), tuple(tensor.shape))
@@ -53,11 +66,11 @@ class Architecture:
 
     def aliases(self, arguments: Arguments) -> dict[str, str]:
         """Further names of tied weights -> the name in the schema."""
-        return aliases(self.build(arguments))
+        return aliases(self.outline(arguments))
 
     def learnable(self, arguments: Arguments) -> set[str]:
         """The names in the schema that training changes: not buffers, not frozen parameters."""
-        return learnable(self.build(arguments))
+        return learnable(self.outline(arguments))
 
 
 def aliases(module: nn.Module) -> dict[str, str]:

@@ -222,6 +222,21 @@ def test_no_space_is_told_before_anything_is_written(server, upload, weights_fil
     assert blobs_of(server) == []
 
 
+def test_an_upload_that_grows_leaves_others_their_room(server, upload, weights_file, monkeypatch):
+    """Without a length nobody knows beforehand, and others may have filled the disk meanwhile."""
+    left = iter([2 * PIECE_BYTES, 2 * PIECE_BYTES, PIECE_BYTES])
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(
+        spool.shutil, "disk_usage", lambda _: usage(spool.RESERVE_BYTES + next(left, 0))
+    )
+    content = weights_file(large__weight=np.ones((1200, 1024), np.float32)).read_bytes()
+    pieces = (content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES))
+    url = "/api/v1/models/m/versions"
+    answer = server.client.post(url, content=pieces, headers=BINARY)
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage.no_space")
+    assert blobs_of(server) == []
+
+
 def test_an_upload_that_is_cut_off_leaves_nothing(server, upload, weights_file):
     upload(weights_file()).raise_for_status()
     head = (

@@ -17,7 +17,7 @@ import torch
 
 from shared.errors import BadWeights
 from shared.tensors import TensorSpec, schema_digest, schema_of, to_float64
-from shared.weights import WeightsReader, WeightsWriter, write_weights
+from shared.weights import MAX_TENSORS, WeightsReader, WeightsWriter, write_weights
 
 RNG = np.random.default_rng(3)
 MIXED: dict[str, tuple[str, Any]] = {
@@ -278,3 +278,11 @@ def test_a_large_file_is_read_where_it_is_asked_to_be(path: Path) -> None:
     with WeightsReader(path) as weights:
         assert weights.read("y").tolist() == [7]
         assert weights.read("x", size - 3, size).tolist() == [0, 0, 0]
+
+
+def test_a_header_of_countless_tensors_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    header = b",".join(b'"%x":[]' % number for number in range(3 * MAX_TENSORS))
+    path = tmp_path / "many.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header) + 2) + b"{" + header + b"}")
+    with pytest.raises(BadWeights, match="more than 65536 tensors"):
+        WeightsReader(path)

@@ -101,3 +101,47 @@ def test_a_factory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for missing in ("fleet_models:Absent", "no_such_module:Net"):
         with pytest.raises(BadModel):
             zoo.get(missing, modules=["fleet_models", "no_such_module"])
+
+
+@pytest.mark.parametrize("name", ["pytest", "BadModel", "aliases", "COUNTS"])
+def test_what_a_module_only_uses_is_no_factory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fleet_models", sys.modules[__name__])
+    with pytest.raises(BadModel):
+        zoo.get(f"fleet_models:{name}", modules=["fleet_models"])
+
+
+def test_what_a_module_exports_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fleet_models", sys.modules[__name__])
+    monkeypatch.setattr(sys.modules[__name__], "__all__", ["aliases"], raising=False)
+    assert zoo.get("fleet_models:aliases", modules=["fleet_models"])
+
+
+class Gradual(nn.Module):
+    """Looks at numbers while it is built, which tensors without memory do not have."""
+
+    def __init__(self, depth: int = 3) -> None:
+        super().__init__()
+        rates = [float(rate) for rate in torch.linspace(0, 1, depth)]
+        self.layers = nn.ModuleList(nn.Sequential(nn.Dropout(r), nn.Linear(2, 2)) for r in rates)
+
+
+def test_the_schema_of_what_cannot_be_outlined() -> None:
+    assert len(zoo.Architecture("gradual", Gradual).schema({"depth": 4})) == 8
+
+
+def test_a_request_for_a_huge_model_takes_no_memory() -> None:
+    schema = zoo.get("vgg_small").schema({"classes": 1 << 40})
+    assert sum(spec.nbytes for spec in schema.values()) > 1 << 47
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_an_outline_is_the_whole_but_for_its_numbers(name: str) -> None:
+    architecture = zoo.get(name)
+    real, outline = architecture.build({}), architecture.outline({})
+    assert outline.state_dict().keys() == real.state_dict().keys()
+    for key, tensor in outline.state_dict().items():
+        assert tensor.device.type == "meta"
+        assert (tensor.shape, tensor.dtype) == (
+            real.state_dict()[key].shape,
+            real.state_dict()[key].dtype,
+        )
