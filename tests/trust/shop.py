@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from tuf.ngclient import FetcherInterface, Updater
 from server.db import reading, writing
 from server.settings import Settings
 from server.tables import Model, Package, TrustMetadata, TrustRoot, Version
-from server.trust.keys import NOBODY, keys_in, load_signer
+from server.trust.documents import sign
+from server.trust.keys import NOBODY, keys_in, load_signer, make_signer, write_private
 from server.trust.opening import open_trust
 from server.trust.repository import Trust
 from shared.metadata import ROLES, known_bytes, package_path, unpack, version_path
@@ -36,9 +38,31 @@ def sha(text: str) -> str:
 class Shop:
     """Models in a database, and what tests do with their repositories."""
 
+    packages: Sequence[str] = ()
+    """Those that the test has built."""
+
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
         self.trust = open_trust(settings, engine)
+
+    @property
+    def next_root(self) -> Path:
+        """Where `prepare_root` keeps it."""
+        return self.settings.data_dir / "next.root.json"
+
+    def prepare_root(self) -> None:
+        """Make the next root: with other keys of snapshot and timestamp, on the server."""
+        folder = self.trust.keyring.folder
+        with reading(self.engine) as session:
+            root = deepcopy(self.trust.root(session))
+        signers = self.trust.keyring.signers("root", root.roles["root"])
+        for role in ("snapshot", "timestamp"):
+            new = make_signer()
+            write_private(folder, role, new)
+            root.revoke_key(root.roles[role].keyids[0], role)
+            root.add_key(new.public_key, role)
+        root.version += 1
+        self.next_root.write_bytes(sign(root, signers))
 
     def reopen(self) -> Trust:
         """As another process has it."""
