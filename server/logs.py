@@ -11,8 +11,10 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Trace:
     """From where it came; behind a proxy that is trusted, what the proxy says."""
     principal: Principal | None = None
     """The operator who sent it."""
+    sees_all: bool = False
+    """Whether what the operator is held to counts for nothing now."""
     package_method: str | None = None
     """Of the package whose bytes are the answer."""
 
@@ -52,6 +56,52 @@ def acts(actor: str, principal: Principal | None = None) -> None:
     trace = _trace.get()
     if trace is not None:
         trace.actor, trace.principal = actor, principal
+
+
+@contextmanager
+def beyond_scope() -> Iterator[None]:
+    """What happens inside sees all, whatever the key of the request is held to.
+
+    For what follows from a request: others' rollouts must notice that a device has changed.
+    """
+    with _changed(sees_all=True):
+        yield
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """What happens inside is the server's own decision, whoever's request it follows from."""
+    with _changed(principal=None, actor=None, address=None):
+        yield
+
+
+@contextmanager
+def _changed(**changes: Any) -> Iterator[None]:
+    trace = _trace.get()
+    if trace is None:
+        yield
+        return
+    before = _trace.set(replace(trace, **changes))
+    try:
+        yield
+    finally:
+        _trace.reset(before)
+
+
+def who() -> tuple[str, str | None]:
+    """Who acts, and from which address: a key's name, a device's id, or `system` without one."""
+    trace = _trace.get()
+    if trace is None or trace.actor is None:
+        return "system", None
+    return trace.actor, trace.address and trace.address[:64]
+
+
+def models_seen() -> tuple[str, ...] | None:
+    """Names of the models that whoever asks may see; None: all."""
+    trace = _trace.get()
+    if trace is None or trace.principal is None or trace.sees_all:
+        return None
+    return trace.principal.models
 
 
 def sends_package(method: str) -> None:

@@ -31,7 +31,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("name", name=op.f("uq_api_keys_name")),
     )
+    op.create_table(
+        "rollout_groups",
+        sa.Column("rollout_id", sa.Integer(), nullable=False),
+        sa.Column("group_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["rollout_id"], ["rollouts.id"], name=op.f("fk_rollout_groups_rollout_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["group_id"], ["groups.id"], name=op.f("fk_rollout_groups_group_id")
+        ),
+        sa.PrimaryKeyConstraint("rollout_id", "group_id", name=op.f("pk_rollout_groups")),
+    )
+    op.create_table(
+        "dataset_keys",
+        sa.Column("dataset_id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["dataset_id"], ["datasets.id"], name=op.f("fk_dataset_keys_dataset_id")
+        ),
+        sa.PrimaryKeyConstraint("dataset_id", "key", name=op.f("pk_dataset_keys")),
+    )
+    for column in _of_events():
+        op.add_column("events", column)
+
+
+def _of_events() -> tuple[sa.Column[str], ...]:
+    return sa.Column("actor", sa.String(length=100)), sa.Column("address", sa.String(length=64))
 
 
 def downgrade() -> None:
-    op.drop_table("api_keys")
+    for column in _of_events():
+        op.execute(f'ALTER TABLE events DROP COLUMN "{column.name}"')
+    for table in ("dataset_keys", "rollout_groups", "api_keys"):
+        op.drop_table(table)

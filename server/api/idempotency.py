@@ -16,6 +16,7 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.errors import BadRequest
 from server.tables import IdempotencyKey
 
@@ -27,6 +28,7 @@ class Once:
     """One request that should act once; without a key it simply acts."""
 
     key: str | None
+    """Of whoever asks and no other: an answer may tell what others may not know."""
     method: str
     path: str
     sha256: str = ""
@@ -64,7 +66,7 @@ class Once:
             return None
         stored = session.get(IdempotencyKey, (self.key, self.method, self.path))
         if stored is not None and stored.request_sha256 != self.sha256:
-            raise BadRequest("key_reused", f"the key {self.key!r} was used for another request")
+            raise BadRequest("key_reused", "this Idempotency-Key was used for another request")
         return stored
 
     def _store(self, session: Session, status: int, body: str) -> None:
@@ -90,6 +92,11 @@ def _check(key: str | None) -> None:
         raise BadRequest("key_invalid", "the Idempotency-Key is empty, too long or not ASCII")
 
 
+def _own(key: str | None) -> str | None:
+    """What is stored of a key: as many bytes for each, and another one for each who asks."""
+    return None if key is None else hashlib.sha256(f"{logs.who()[0]}\n{key}".encode()).hexdigest()
+
+
 KeyHeader = Annotated[
     str | None,
     Header(alias="Idempotency-Key", description="The same key gets the same answer again."),
@@ -99,13 +106,13 @@ KeyHeader = Annotated[
 async def _once(request: Request, key: KeyHeader = None) -> Once:
     _check(key)
     sha = hashlib.sha256(request.url.query.encode() + b"\n" + await request.body())
-    return Once(key, request.method, request.url.path, sha.hexdigest())
+    return Once(_own(key), request.method, request.url.path, sha.hexdigest())
 
 
 async def _once_streamed(request: Request, key: KeyHeader = None) -> Once:
     _check(key)
     sha = hashlib.sha256(request.url.query.encode())
-    return Once(key, request.method, request.url.path, sha.hexdigest())
+    return Once(_own(key), request.method, request.url.path, sha.hexdigest())
 
 
 OnceDep = Annotated[Once, Depends(_once)]

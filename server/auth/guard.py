@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server import logs, metrics
 from server.api.context import SettingsDep
+from server.auth import scope as scope  # what a principal is held to, from its import on
 from server.auth.keys import find_key
 from server.auth.needs import NEEDS, Need
 from server.auth.roles import DECLARED, LOCAL, Principal

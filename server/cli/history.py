@@ -21,8 +21,8 @@ from shared.errors import Unreachable
 
 app = typer.Typer(help="What happened.", invoke_without_command=True)
 
-COLUMNS = ("id", "at", "kind", "about")
-LINE = ("at", "kind", "about")
+COLUMNS = ("id", "at", "kind", "actor", "about")
+LINE = ("at", "kind", "actor", "about")
 
 #: Seconds until a follower that lost the server asks again.
 AGAIN_SECONDS = 2.0
@@ -158,7 +158,7 @@ def _follow(
 
 
 def _told(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event in four columns: which things it is about, and its data, in one.
+    """An event in a few columns: which things it is about, and its data, in one.
 
     Models and versions go by name and number, as in all commands. Phases are counted from 1.
     """

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.errors import BadGroup
 from server.filters import devices_where, groups_named
 from server.history.events import record
@@ -85,6 +86,7 @@ def rollouts_naming(session: Session, names: set[str]) -> list[Rollout]:
     ]
 
 
+@logs.beyond_scope()
 def rematch(session: Session) -> None:
     """Have the rollouts looked at whose filters may now match other devices than before."""
     started = Rollout.filter.is_not(None) & Rollout.state.in_(STARTED)

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, select, update
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.db import BATCH_ROWS, reading, writing
 from server.duties import Duty
 from server.filters import devices_where
@@ -35,6 +36,7 @@ Policy = tuple[float | None, int | None]
 NOTHING: Policy = (None, None)
 
 
+@logs.by_itself()
 def settle(session: Session, ids: Collection[str]) -> None:
     """Settle these devices, at most BATCH_ROWS, in the caller's transaction."""
     changed = _differing(session, Device.id.in_(ids))
@@ -52,6 +54,7 @@ def settle(session: Session, ids: Collection[str]) -> None:
             session.expire(device, ["poll_interval", "update_budget", "generation"])
 
 
+@logs.by_itself()
 def settle_all(engine: Engine) -> int:
     """Settle all devices, batch by batch; returns how many changed.
 

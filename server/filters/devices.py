@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Select, false, not_, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
+from server import logs
 from server.errors import BadFilter
 from server.filters.grammar import parse
 from server.filters.kinds import Column, Condition, Predicate, Text, Time, Whole, refuse
@@ -81,11 +82,19 @@ def _group(members: Callable[[str], Condition | None]) -> Field:
     return condition
 
 
-def _exists(query: Select[Any], owner: Column, found: Column) -> Callable[[Predicate], Condition]:
-    """`some` over the rows of `query` that belong to the device."""
+def _exists(
+    query: Select[Any], owner: Column, found: Column, model: Column | None = None
+) -> Callable[[Predicate], Condition]:
+    """`some` over the rows of `query` that belong to the device.
+
+    `model` has the name of the model that a row is about: who may not see that finds no row.
+    """
 
     def some(predicate: Predicate) -> Condition:
         mine = query.where(owner == Device.id, found.is_not(None), predicate(found))
+        seen = logs.models_seen()
+        if model is not None and seen is not None:
+            mine = mine.where(model.in_(seen))
         return mine.correlate(Device).exists()
 
     return some
@@ -98,12 +107,14 @@ def _tags() -> Field:
 
 def _models() -> Field:
     held = aliased(DeviceModel)
-    return values(Text(), _exists(select(held.model_name), held.device_id, held.model_name))
+    name = held.model_name
+    return values(Text(), _exists(select(name), held.device_id, name, name))
 
 
 def _rollouts() -> Field:
-    given = aliased(Assignment)
-    return values(Whole(), _exists(select(given.id), given.device_id, given.rollout_id))
+    given, model = aliased(Assignment), aliased(Model)
+    query = select(given.id).join(model, given.model_id == model.id)
+    return values(Whole(), _exists(query, given.device_id, given.rollout_id, model.name))
 
 
 def _attribute(name: str) -> Field:
@@ -116,7 +127,7 @@ def _held(name: str) -> Callable[[str], Field]:
     def of(model: str) -> Field:
         held = aliased(DeviceModel)
         query = select(held.model_name).where(held.model_name == model)
-        return values(Text(), _exists(query, held.device_id, getattr(held, name)))
+        return values(Text(), _exists(query, held.device_id, getattr(held, name), held.model_name))
 
     return of
 
@@ -130,7 +141,7 @@ def _version(name: str) -> Field:
         .join(held, held.weights_digest == version.weights_digest)
         .where(model.name == name, held.model_name == name)
     )
-    return values(Whole(), _exists(query, held.device_id, version.number))
+    return values(Whole(), _exists(query, held.device_id, version.number, model.name))
 
 
 def _assigned(name: str) -> Callable[[str], Field]:
@@ -143,7 +154,7 @@ def _assigned(name: str) -> Callable[[str], Field]:
             .join(model, given.model_id == model.id)
             .where(model.name == model_name, given.finished_at.is_(None))
         )
-        return values(Text(), _exists(query, given.device_id, getattr(given, name)))
+        return values(Text(), _exists(query, given.device_id, getattr(given, name), model.name))
 
     return of
 

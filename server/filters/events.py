@@ -50,6 +50,8 @@ SUBJECT = Subject(
         "package": column(Whole(), Event.package_id),
         "refinement": column(Whole(), Event.refinement_id),
         "at": column(Time(), Event.at),
+        "actor": column(Text(), Event.actor),
+        "address": column(Text(), Event.address),
     },
     {"data": _data},
 )

@@ -10,12 +10,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, insert, literal, select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.tables import Assignment, Event, Rollout, now
 
 
 def record(session: Session, kind: str, data: dict[str, Any] | None = None, **ids: Any) -> Event:
-    """Add an event; `ids` are the columns of the things it is about (`model_id=...`)."""
-    event = Event(kind=kind, data=data or {}, **ids)
+    """Add an event; `ids` are the columns of the things it is about (`model_id=...`).
+
+    Who did it, and from where, is known of the request that is being served.
+    """
+    actor, address = logs.who()
+    event = Event(kind=kind, data=data or {}, actor=actor, address=address, **ids)
     session.add(event)
     return event
 
@@ -24,10 +29,13 @@ def record_each(
     session: Session, kind: str, those: ColumnElement[bool], data: dict[str, Any] | None = None
 ) -> None:
     """Add an event about each assignment that `those` holds for, all in one statement."""
+    actor, address = logs.who()
     columns = {
         "kind": literal(kind, Event.kind.type),
         "at": literal(now(), Event.at.type),
         "data": literal(data or {}, Event.data.type),
+        "actor": literal(actor, Event.actor.type),
+        "address": literal(address, Event.address.type),
         "model_id": Rollout.model_id,
         "version_id": Rollout.version_id,
         "package_id": Assignment.package_id,

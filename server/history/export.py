@@ -38,6 +38,8 @@ COLUMNS: Final = (
     "data",
     "model",
     "version",
+    "actor",
+    "address",
 )
 
 #: A spreadsheet takes a cell that begins with one of these for a formula.

@@ -28,6 +28,8 @@ class EventOut(BaseModel):
                     "data": {"seconds": 1.4, "health": "unverified"},
                     "model": "digits",
                     "version": 2,
+                    "actor": "0b9e1c9e-5b0c-4a55-9a0e-6a8e7f3f1c11",
+                    "address": "192.0.2.7",
                 }
             ]
         },
@@ -46,3 +48,7 @@ class EventOut(BaseModel):
     data: dict[str, Any]
     model: str | None = Field(description="Name of the model.")
     version: int | None = Field(description="Number of the version.")
+    actor: str | None = Field(
+        description="Who did it: name of an operator's key, id of a device, or `system`."
+    )
+    address: str | None = Field(description="From where; null where the server did it by itself.")

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.errors import BadRollout
 from server.history.events import record
 from server.rollouts.evaluation import settle
@@ -49,7 +50,9 @@ def start_rollout(session: Session, rollout: Rollout) -> None:
     record(session, "rollout.started", {}, **about(rollout))
     record(session, "rollout.phase_started", {"phase": 0}, **about(rollout))
     older = (Rollout.model_id == rollout.model_id) & (Rollout.state == "active")
-    settle(session, set(session.scalars(select(Rollout.id).where(older))) | {rollout.id})
+    with logs.beyond_scope():
+        others = set(session.scalars(select(Rollout.id).where(older)))
+    settle(session, others | {rollout.id})
 
 
 def pause_rollout(session: Session, rollout: Rollout) -> None:
@@ -108,6 +111,7 @@ def device_changed(session: Session, device_id: str) -> None:
     asking = (
         select(Model.name)
         .join(Rollout, Rollout.model_id == Model.id)
+@logs.beyond_scope()
         .where(Model.name.in_(names), Rollout.filter.is_not(None), Rollout.state.in_(STARTED))
         .distinct()
     )
@@ -116,6 +120,7 @@ def device_changed(session: Session, device_id: str) -> None:
 
 
 def _require(rollout: Rollout, state: str) -> None:
+@logs.beyond_scope()
     if rollout.state == state:
         return
     if rollout.state == "aborted" or (rollout.state == "finished" and state != "ready"):

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.db import BATCH_ROWS, reading, writing
 from server.duties import Duty
 from server.rollouts import windows
@@ -96,6 +97,7 @@ def evaluate(
             time.sleep(PAUSE_SECONDS)
 
 
+@logs.by_itself()
 def settle(session: Session, rollouts: Collection[int], at: datetime | None = None) -> None:
     """Mark the rollouts as due; in a small fleet evaluate them here and now.
 

@@ -37,9 +37,10 @@ STARTED = ("active", "paused", "finished")
 
 def matching(session: Session, rollout: Rollout) -> ColumnElement[bool]:
     """The devices that the operator meant. Raises BadFilter where the filter no longer holds."""
+    wanted = true() if rollout.filter is None else devices_where(session, rollout.filter)
     if rollout.rolls_back_id is not None:
-        return _to_take_back(session, rollout.rolls_back_id)
-    return true() if rollout.filter is None else devices_where(session, rollout.filter)
+        return and_(_to_take_back(session, rollout.rolls_back_id), wanted)
+    return wanted
 
 
 def waiting(session: Session, rollout: Rollout) -> Select[str] | None:

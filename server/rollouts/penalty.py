@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.db import writing
 from server.rollouts import box
 from server.rollouts.deploy import join_newest
@@ -24,6 +25,7 @@ def set_up(engine: Engine, failures: int) -> None:
             mark_due(session, may_take(session, model_id), now())
 
 
+@logs.beyond_scope()
 def failures_forgotten(session: Session, device_id: str) -> None:
     """Call where a device's failures were set back: its rollouts may take it now."""
     session.flush()

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.history.events import record, record_each
 from server.rollouts import membership
 from server.rollouts.admission import admit, admit_again, bump, rows_changed
@@ -87,6 +88,7 @@ def carry_out(session: Session, view: View, step: AnyStep, chosen: Chosen, at: d
             let_others_take(session, rollout, at)
 
 
+@logs.beyond_scope()
 def let_others_take(session: Session, rollout: Rollout, at: datetime) -> None:
     """A rollout was aborted: devices that waited for it may belong to an older one now."""
     session.flush()

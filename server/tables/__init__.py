@@ -8,14 +8,14 @@
     enrolment_tokens, preauthorisations, retired_keys: how devices come to be known
     events: what happened to any of them, append-only ── webhooks ── deliveries
     trust_roots, trust_metadata (of a model): what devices believe, as it was signed
-    api_keys: who may ask on the management plane
+    api_keys: who may ask on the management plane; rollout_groups, dataset_keys: what is whose
     leases, installation: what several server processes, and a restore, need to agree on
 
 Digests are lower-case hex. Status strings are lower_snake text, never enum ordinals. Weights and
 packages themselves lie in the blob store, under the SHA-256 of the file (`blob`, `sha256`).
 """
 
-from server.tables.access import ApiKey
+from server.tables.access import ApiKey, DatasetKey, RolloutGroup
 from server.tables.enrolment import EnrolmentToken, Preauthorisation, RetiredKey, SignedReport
 from server.tables.fleet import NOT_TOLD, Device, DeviceModel, DeviceTag, Group, Run
 from server.tables.history import Delivery, Event, Webhook
@@ -33,6 +33,7 @@ __all__ = [
     "Assignment",
     "Base",
     "Dataset",
+    "DatasetKey",
     "Delivery",
     "Device",
     "DeviceModel",
@@ -51,6 +52,7 @@ __all__ = [
     "Refinement",
     "RetiredKey",
     "Rollout",
+    "RolloutGroup",
     "Run",
     "SignedReport",
     "TrustMetadata",

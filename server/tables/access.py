@@ -1,10 +1,10 @@
-"""API keys of operators."""
+"""API keys of operators, and what was made by those that are held to something."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import String
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from server.tables.types import Base, now
@@ -34,3 +34,25 @@ class ApiKey(Base):
     """To the minute or so, and"""
     last_used_from: Mapped[str | None] = mapped_column(String(64))
     """the address from which it was."""
+
+
+class RolloutGroup(Base):
+    """A group to whose devices a rollout is held, because the key that made it is.
+
+    Keys that are held to groups see a rollout where all its groups are among theirs.
+    """
+
+    __tablename__ = "rollout_groups"
+
+    rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"), primary_key=True)
+
+
+class DatasetKey(Base):
+    """The key, held to models, by which a dataset was registered: it sees it before its use."""
+
+    __tablename__ = "dataset_keys"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """The key's name."""

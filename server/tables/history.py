@@ -51,6 +51,11 @@ class Event(Base):
     rollout_id: Mapped[int | None]
     assignment_id: Mapped[int | None]
     data: Mapped[Json] = mapped_column(default=dict)
+    actor: Mapped[str | None] = mapped_column(String(100))
+    """Who did it: the name of an operator's key, a device's id, `system`; null: not noted, as
+    before there were keys."""
+    address: Mapped[str | None] = mapped_column(String(64))
+    """From where; null: the server itself, or not noted."""
 
 
 class Webhook(Base):

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from server.tables.access import DatasetKey
 from server.tables.types import Base, Json, now
 
 
@@ -88,3 +89,6 @@ class Dataset(Base):
     rows: Mapped[int] = mapped_column(BigInteger)
     classes: Mapped[list[str]]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+    keys: Mapped[list[DatasetKey]] = relationship()
+    """The key by which it was registered, where that is held to models."""

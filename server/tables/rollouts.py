@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from server.tables.access import RolloutGroup
 from server.tables.fleet import Device
 from server.tables.registry import Model, Version
 from server.tables.types import Base, Json, now
@@ -65,6 +66,8 @@ class Rollout(Base):
 
     model: Mapped[Model] = relationship()
     version: Mapped[Version] = relationship()
+    groups: Mapped[list[RolloutGroup]] = relationship()
+    """To whose devices it is held; empty: to none."""
 
     @property
     def takes_every_device(self) -> bool:
