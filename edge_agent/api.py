@@ -12,31 +12,35 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from edge_agent import files
 from edge_agent.config import Config
 from edge_agent.connection import Answer, Connection
-from edge_agent.errors import AgentError, ServerAway
+from edge_agent.errors import AgentError, Decommissioned, Refused, ServerAway
+from edge_agent.keys import DeviceKey
 from shared.errors import Unreachable
 from shared.wire import (
     DESIRED_PATH,
     ENROL_PATH,
     POLL_INTERVAL_HEADER,
     REPORTS_PATH,
+    TOKEN_PATH,
     Desired,
     Enrolled,
     Enrolment,
     Problem,
+    Renewal,
+    Renewed,
 )
 
 #: Of everything but packages.
 MAX_ANSWER_BYTES, MAX_ANSWER_SECONDS = 1 << 20, 300.0
 #: A server cannot silence a device for longer, nor make it poll in a tight loop.
 MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS = 86400.0, 0.05
+#: What is asked for by the device's key, not by its token.
+_WITHOUT_TOKEN = frozenset({ENROL_PATH, TOKEN_PATH})
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _Message = TypeVar("_Message", bound=BaseModel)
@@ -51,32 +55,11 @@ class Poll:
     interval: float | None  # seconds, if the server said
 
 
-class Identity(BaseModel):
-    """Who the device is; the token is a secret, so the file is the owner's alone."""
-
-    model_config = ConfigDict(frozen=True)
-    server: str
-    device_id: str
-    token: str
-
-
-def load_identity(path: Path) -> Identity | None:
-    """The identity at `path`, None where there is none; raises AgentError."""
-    try:
-        return Identity.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise AgentError("state_damaged", f"{path} cannot be read") from error
-
-
-def persist_identity(path: Path, identity: Identity) -> None:
-    """Write the identity, readable by its owner only."""
-    files.write(path, identity.model_dump_json().encode(), files.PRIVATE)
-
-
 class DeviceApi:
-    """One server, as a device sees it."""
+    """One server, as a device sees it.
+
+    Where the server no longer takes the token, `renew` is asked once for another one.
+    """
 
     def __init__(
         self,
@@ -86,21 +69,30 @@ class DeviceApi:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._token: str | None = None
+        self._renew: Callable[[], None] | None = None
         self._connection = Connection(config, agent, count, beat)
 
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
 
-    def use_token(self, token: str) -> None:
-        """Send `token` with all later requests."""
-        self._token = token
+    def use_token(self, token: str, renew: Callable[[], None] | None = None) -> None:
+        """Send `token` with all later requests; `renew` ends by calling this with another one."""
+        self._token, self._renew = token, renew
 
-    def enrol(self, enrolment: Enrolment) -> Enrolled:
+    def enrol(self, enrolment: Enrolment, key: DeviceKey) -> Enrolled:
         """Ask to be known; the enrolment token travels in the body."""
         body = enrolment.model_dump_json().encode()
-        with self._request("POST", ENROL_PATH, body) as answer:
+        signature = key.sign("enrol", "", body)
+        with self._request("POST", ENROL_PATH, body, weft_signature=signature) as answer:
             return _parsed(answer, Enrolled)
+
+    def renew(self, renewal: Renewal, key: DeviceKey) -> Renewed:
+        """Ask for another token, by the key alone."""
+        body = renewal.model_dump_json().encode()
+        signature = key.sign("token", renewal.device_id, body)
+        with self._request("POST", TOKEN_PATH, body, weft_signature=signature) as answer:
+            return _parsed(answer, Renewed)
 
     def desired(self, etag: str | None) -> Poll:
         """What the device should run, unless it is still what `etag` stood for."""
@@ -110,9 +102,9 @@ class DeviceApi:
                 return Poll(None, etag, interval)
             return Poll(_parsed(answer, Desired), answer.headers.get("etag"), interval)
 
-    def report(self, body: bytes) -> None:
+    def report(self, body: bytes, signature: str) -> None:
         """Send a report, byte for byte as it was persisted."""
-        with self._request("POST", REPORTS_PATH, body):
+        with self._request("POST", REPORTS_PATH, body, weft_signature=signature):
             pass
 
     @contextlib.contextmanager
@@ -139,15 +131,21 @@ class DeviceApi:
     ) -> Iterator[Answer]:
         """Send a request; `extra` are headers, with `_` for `-`, left out where None."""
         headers = {key.replace("_", "-"): value for key, value in extra.items() if value}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
         if body is not None:
             headers["content-type"] = "application/json"
-        with self._connection.exchange(
-            method, path, headers, body, body_bytes, body_seconds
-        ) as answer:
-            _check_status(answer)
-            yield answer
+        renew = None if path in _WITHOUT_TOKEN else self._renew
+        while True:
+            if self._token and path not in _WITHOUT_TOKEN:
+                headers["authorization"] = f"Bearer {self._token}"
+            with self._connection.exchange(
+                method, path, headers, body, body_bytes, body_seconds
+            ) as answer:
+                if answer.status != HTTPStatus.UNAUTHORIZED or renew is None:
+                    _check_status(answer)
+                    yield answer
+                    return
+            renew()
+            renew = None  # a new token that is refused too is not asked for again
 
 
 class Backoff:
@@ -190,7 +188,9 @@ def _check_status(answer: Answer) -> None:
         raise AgentError("token_refused", told)
     if problem is None or not problem.code:
         raise ServerAway(told, code="bad_answer")
-    raise Unreachable("refused", told)
+    if problem.code == "device.decommissioned":
+        raise Decommissioned(told)
+    raise Refused(told, problem.code)
 
 
 def _problem(answer: Answer) -> Problem | None:

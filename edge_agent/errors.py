@@ -12,6 +12,7 @@
     ├── BadResult
     │   └── WrongWeights                  ... with the digests by which the server finds the tensor
     └── Unreachable
+        ├── Refused                       ... with the server's code
         └── ServerAway                    ... with the time after which it wants to be asked again
 
 The codes are explained in `docs/errors.md`.
@@ -87,6 +88,7 @@ class AgentError(OperationError):
         "state_damaged": "Remove it, and identity.json too: the agent then enrols anew.",
         "not_enrolled": "Set `enrolment_token`, so that the agent can enrol.",
         "token_refused": "The server no longer knows this device: remove identity.json to enrol.",
+        "decommissioned": "To use it again, remove device.key and identity.json: it enrols anew.",
         "no_base": "Offer a package that starts from weights which the device holds, or `full`.",
         "broken_chain": "Publish the packages again: they do not follow one another.",
         "no_such_weights": "Offer a package: no slot of the device holds these weights.",
@@ -104,6 +106,15 @@ class AgentError(OperationError):
         "worker_died": "It is tried again; if it was killed for memory, free some.",
         "unexpected": "This is a fault of the agent: report it, with its log.",
     }
+
+
+class Decommissioned(AgentError):
+    """The server is done with this device; `retry_after`: seconds until it is asked again."""
+
+    retry_after = 3600.0
+
+    def __init__(self, message: str) -> None:
+        super().__init__("decommissioned", message)
 
 
 class OutsideWindow(AgentError):
@@ -151,6 +162,14 @@ class WrongWeights(BadResult):
     def __init__(self, message: str, tensor_digests: dict[str, str]) -> None:
         super().__init__("mismatch", message)
         self.tensor_digests = tensor_digests
+
+
+class Refused(Unreachable):
+    """The server refuses a request; `reason` is its own code, such as `device.not_accepted`."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__("refused", message)
+        self.reason = reason
 
 
 class ServerAway(Unreachable):

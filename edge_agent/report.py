@@ -7,7 +7,7 @@ hears of each update at least once, and can tell a repetition from a copy of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge_agent import files
-from edge_agent.api import DeviceApi
-from edge_agent.errors import AgentError
-from shared.errors import Unreachable
+from edge_agent.errors import AgentError, Refused
 from shared.wire import Report
 
 #: A device that is away for years must not fill its disk with reports: the oldest go first.
 MAX_PENDING = 100
+#: Refusals of the device rather than of a report, which an operator can take back: nothing is lost.
+HELD = frozenset(
+    f"device.{reason}"
+    for reason in (
+        *("not_accepted", "cloned", "counter_reused"),
+        *("unsigned", "bad_signature", "key_unknown"),
+    )
+)
 _SAME_UPDATE = {"model", "assignment", "version", "result", "state", "error"}
 _log = logging.getLogger(__name__)
 
@@ -76,17 +82,39 @@ class Outbox:
         if counter > self._state.counter or told:
             self._persist(counter, pending[-MAX_PENDING:], told)
 
-    def send(self, api: DeviceApi) -> None:
-        """Send what waits, in order. Raises ServerAway; a report that is refused is dropped."""
+    def begin_after(self, counter: int) -> None:
+        """Number all reports above `counter`, which the server knows already; also those that wait.
+
+        It is what the agent goes by whose reports were lost, or put back to an earlier state.
+        """
+        waiting = [Report.model_validate_json(body) for body in self._state.pending]
+        if not waiting and counter <= self._state.counter:
+            return
+        if waiting and waiting[0].counter > counter:
+            return
+        last = max(counter, self._state.counter)
+        renumbered = [
+            report.model_copy(update={"counter": last + place}).model_dump_json()
+            for place, report in enumerate(waiting, 1)
+        ]
+        self._persist(last + len(waiting), renumbered)
+
+    def send(self, send: Callable[[bytes], None]) -> bool:
+        """Send what waits, in order; False where the server takes no reports of this device now.
+
+        Raises ServerAway; a report that is refused for what it says is dropped.
+        """
         while self._state.pending:
             body, *rest = self._state.pending
             try:
-                api.report(body.encode())
-            except Unreachable as error:
-                if error.code != "server.refused":
-                    raise
+                send(body.encode())
+            except Refused as error:
+                if error.reason in HELD:
+                    _log.warning("%d reports wait: %s", len(rest) + 1, error)
+                    return False
                 _log.error("a report is dropped: %s; it was: %s", error, body)
             self._persist(self._state.counter, rest)
+        return True
 
     def _persist(self, counter: int, pending: list[str], told: str | None = None) -> None:
         state = _Persisted(counter=counter, pending=pending, told=told or self._state.told)

@@ -21,6 +21,7 @@ from server.auth.first_key import first_key
 from server.auth.routes import router as access
 from server.auth.uses import KeyUses
 from server.db import open_current
+from server.devices.expected_routes import router as expected
 from server.devices.group_routes import router as groups
 from server.devices.metadata_routes import router as metadata
 from server.devices.policy import settling
@@ -28,6 +29,8 @@ from server.devices.polls import add_poll_route, read_epoch
 from server.devices.presence import Presence
 from server.devices.roster import open_roster
 from server.devices.routes import router as devices
+from server.devices.standing_routes import router as standing
+from server.devices.token_routes import router as tokens
 from server.devices.wire_routes import router as device_plane
 from server.duties import Duty, release_all
 from server.history.courier import LOOK_SECONDS as WEBHOOK_SECONDS
@@ -78,6 +81,7 @@ TAGS = [
     {"name": "packages", "description": "Update packages, from a base to a target."},
     {"name": "rollouts", "description": "The movement of devices to a version."},
     {"name": "devices", "description": "Enrolled devices and what they hold."},
+    {"name": "enrolment", "description": "Tokens by which devices become known."},
     {"name": "groups", "description": "Saved filters over devices, and what holds for those."},
     {"name": "trust", "description": "Who signs what devices may install, and what is signed."},
     {"name": "history", "description": "What happened."},
@@ -120,8 +124,9 @@ def _routes() -> APIRouter:
     Of an app that includes them itself, FastAPI works them all out anew at its first request.
     """
     shared = APIRouter(responses=problems.answers(*describe.ANYWHERE), redirect_slashes=False)
-    rooms = (registry, publish, bundles, rollouts, devices, groups, history, access)
-    for router in (*rooms, device_plane, metadata, service):
+    rooms = (registry, publish, bundles, rollouts, devices, standing, groups, history, access)
+    enrolment = (tokens, expected)
+    for router in (*rooms, *enrolment, device_plane, metadata, service):
         shared.include_router(router)
     return shared
 

@@ -309,12 +309,18 @@ class Fleet:
             session.add(package)
         return str(kept.sha256)
 
-    def enrol(self, current: str | None = None, name: str = "cam", **more: object) -> Any:
-        """A new device; its answer, with `headers` to speak as it."""
+    def enrol(
+        self, current: str | None = None, name: str = "cam", key: Any = None, **more: object
+    ) -> Any:
+        """A new device; its answer, with its `key`, and `headers` to speak as it."""
+        from tests.device_keys import DeviceKey
+
+        key = key or DeviceKey()
         held = {"slots": [current] if current else [], "current": current}
         body = {"name": name, "token": "enrol-me-please", "models": {"m": held}} | more
-        device = self.call("POST", "/device/v1/enrol", json=body)
-        return device | {"headers": {"Authorization": f"Bearer {device['token']}"}}
+        device = self.call("POST", "/device/v1/enrol", **key.enrolment(body))
+        headers = {"Authorization": f"Bearer {device['token']}"}
+        return device | {"headers": headers, "key": key}
 
     def roll_out(self, version: int) -> Any:
         return self.call("POST", "/api/v1/rollouts", json={"model": "m", "version": version})
@@ -342,8 +348,8 @@ class Fleet:
             "weights_digest": digest,
             "slots": [digest],
         } | changes
-        url = "/device/v1/reports"
-        return self.server.client.post(url, json=body, headers=device["headers"])
+        signed = device["key"].signed("report", device["device_id"], body, device["headers"])
+        return self.server.client.post("/device/v1/reports", **signed)
 
 
 @pytest.fixture

@@ -25,7 +25,10 @@ class LiveModel(BaseModel):
 
 
 class Live(BaseModel):
-    """Unix times, and counts since the start of the agent that works in `state_dir`."""
+    """Unix times, and counts since the start of the agent that works in `state_dir`.
+
+    `held`: why the server offers the device nothing at all.
+    """
 
     model_config = ConfigDict(frozen=True)
     format: Literal[1] = 1
@@ -36,6 +39,7 @@ class Live(BaseModel):
     polls: int = 0
     answers: int = 0
     traffic_bytes: int = 0
+    held: str | None = None
     models: dict[str, LiveModel] = {}
 
     @classmethod
@@ -50,6 +54,7 @@ class Live(BaseModel):
             polls=polls.asked,
             answers=polls.answered,
             traffic_bytes=agent.traffic_bytes,
+            held=agent.hold,
             models={
                 name: LiveModel(held=update.hold, ended=dict(update.ended))
                 for name, update in agent.updates.items()

@@ -22,7 +22,7 @@ from edge_agent.agent.telling import Teller
 from edge_agent.agent.update import Update
 from edge_agent.api import Backoff, DeviceApi
 from edge_agent.config import Config
-from edge_agent.errors import ServerAway
+from edge_agent.errors import Decommissioned, ServerAway
 from edge_agent.heavy import Heavy
 from edge_agent.heavy.child import Child
 from edge_agent.journal import Held, SlotName
@@ -59,6 +59,7 @@ class Agent:
         self._wanted: dict[str, DesiredModel] = {}
         self._interval, self._next_poll = config.poll_seconds, self.clock.now()
         self._backoff, self.is_away = Backoff(), False
+        self.hold: str | None = None
         self.polls, self.started_at = Polls(), time.time()
         self.updates: dict[str, Update] = {}
         self._teller = Teller(config, device, self.updates.values())
@@ -184,7 +185,7 @@ class Agent:
             _log.log(
                 logging.WARNING if isinstance(error, ServerAway) else logging.ERROR, "%s", error
             )
-            wish = error.retry_after if isinstance(error, ServerAway) else None
+            wish = error.retry_after if isinstance(error, ServerAway | Decommissioned) else None
             self._next_poll = self.clock.now() + self._backoff.next(wish)
             self.is_away = True
             return [error]
@@ -211,10 +212,19 @@ class Agent:
         if answer.desired is not None:
             self._wanted = {model.model: model for model in answer.desired.models}
             self._etag = answer.etag
+            self._note_hold(answer.desired.held)
             for name in sorted(self._wanted.keys() - self._device.config.models.keys()):
                 _log.warning("%s: offered, but not in this device's configuration", name)
         if answer.desired is not None and answer.desired.report:
             self._teller.tell()
+
+    def _note_hold(self, hold: str | None) -> None:
+        """Say why the server offers the device nothing at all, where that is so."""
+        if hold and hold != self.hold:
+            _log.warning("the server offers nothing to this device: %s", hold)
+        if self.hold and not hold:
+            _log.info("the server no longer holds this device back: %s", self.hold)
+        self.hold = hold
 
     def _consider(self) -> list[WeftError]:
         """Take on what is wanted; what has not changed is considered anew, it may have waited."""

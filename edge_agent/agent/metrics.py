@@ -29,6 +29,7 @@ def rendered(status: Mapping[str, Any], live: Live) -> str:
         ),
         ("polls_total", "counter", "Polls.", [({}, live.polls)]),
         ("answers_total", "counter", "Polls that the server answered.", [({}, live.answers)]),
+        ("held", "gauge", "Whether the server offers nothing.", [({}, int(bool(live.held)))]),
         (
             "traffic_bytes_total",
             "counter",

@@ -86,6 +86,8 @@ def in_a_line(agent: Agent) -> str:
         if journal.target:
             text += f", {journal.state} version {journal.target.version or 'unnamed'}"
         parts.append(text)
+    if agent.hold:
+        parts.append(f"the server offers nothing: {agent.hold}")
     if agent.is_away:
         parts.append("the server does not answer")
     return "; ".join(parts)

@@ -12,10 +12,10 @@ from typing import Any
 
 from edge_agent import __version__
 from edge_agent.agent.live import Live, LiveModel, load_live
-from edge_agent.api import load_identity
 from edge_agent.config import Config, ModelConfig
 from edge_agent.download import received
 from edge_agent.errors import AgentError
+from edge_agent.identity import load_identity
 from edge_agent.journal import Journal, load_journal
 from edge_agent.link import standing
 from edge_agent.report import Outbox
@@ -43,6 +43,7 @@ def status(config: Config, live: Live | None = None) -> dict[str, Any]:
         "server": config.server,
         "name": config.name,
         "device_id": identity.device_id if identity else None,
+        "held": found.held if found else None,
         "pending_reports": Outbox(config.state_dir / "reports.json").pending,
         "link": standing(config),
         "models": {

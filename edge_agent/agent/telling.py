@@ -6,12 +6,13 @@ import logging
 from collections.abc import Collection, Iterator
 
 from edge_agent.agent.model import Device, Installation
-from edge_agent.api import Identity, load_identity, persist_identity
 from edge_agent.config import Config
 from edge_agent.errors import AgentError
+from edge_agent.identity import Identity, load_identity, persist_identity
 from edge_agent.inventory import attributes, told
+from edge_agent.keys import DeviceKey
 from shared.errors import NoSpace
-from shared.wire import Enrolment, HeldModel, Report
+from shared.wire import Enrolment, HeldModel, Renewal, Report, split_pinned
 
 _log = logging.getLogger(__name__)
 
@@ -22,13 +23,17 @@ class Teller:
     def __init__(self, config: Config, device: Device, models: Collection[Installation]) -> None:
         self._config, self._device, self._models = config, device, models
         self._identity = config.state_dir / "identity.json"
+        self._key = DeviceKey(config.state_dir / "device.key")
         self._attributes = attributes(config.attributes)
         self._is_known = False
         self._given: Identity | None = None  # by the server, and not yet noted
+        self._me: Identity | None = None
+        self._is_shut_out = False
         self._checked: set[str] = set()
 
     def introduce(self) -> None:
-        """Use the device's own token, or get one."""
+        """Use the device's own token, or get one; before each poll."""
+        self._is_shut_out = False
         if not self._is_known:
             self._enrol()
 
@@ -47,8 +52,17 @@ class Teller:
         self._checked = self._names()
 
     def send(self) -> None:
-        """Send the reports that wait. Raises ServerAway."""
-        self._device.outbox.send(self._device.api)
+        """Send the reports that wait; not again before the next poll, if the server wants none.
+
+        Raises ServerAway.
+        """
+        if not self._is_shut_out:
+            self._is_shut_out = not self._device.outbox.send(self._send_one)
+
+    def _send_one(self, body: bytes) -> None:
+        assert self._me is not None
+        signature = self._key.sign("report", self._me.device_id, body)
+        self._device.api.report(body, signature)
 
     def tell(self) -> None:
         """Report what is held of each model, and all else that the server should know."""
@@ -77,29 +91,54 @@ class Teller:
                 _log.error("%s: %s", model.model, error)
 
     def _enrol(self) -> None:
-        """A token goes only to the server that gave it."""
+        """A token goes only to the server that gave it; without the key it is worth nothing."""
         identity = self._given or load_identity(self._identity)
-        if identity is None or identity.server != self._config.server:
+        is_mine = identity is not None and identity.server == self._config.server
+        if identity is None or not is_mine or not self._key.exists:
             identity = self._given = self._ask_to_be_known()
         if self._given:
             persist_identity(self._identity, self._given)
             self._device.outbox.note_told(self._inventory())
-        self._device.api.use_token(identity.token)
+        self._be(identity)
         self._is_known = True
+
+    def _be(self, identity: Identity) -> None:
+        self._me = identity
+        self._device.api.use_token(identity.token, self._renew)
+
+    def _renew(self) -> None:
+        """Get another token, as the server no longer takes this one: it has expired, say.
+
+        Raises AgentError `token_refused`, `decommissioned`, Refused and ServerAway.
+        """
+        assert self._me is not None
+        asking = self._me.model_copy(update={"renewals": self._me.renewals + 1})
+        persist_identity(self._identity, asking)
+        self._be(asking)
+        wish = Renewal(device_id=asking.device_id, counter=asking.renewals)
+        renewed = asking.model_copy(update={"token": self._device.api.renew(wish, self._key).token})
+        self._be(renewed)
+        persist_identity(self._identity, renewed)
+        _log.info("the server has given another token")
 
     def _ask_to_be_known(self) -> Identity:
         token = self._config.enrolment_token
         if token is None:
             raise AgentError("not_enrolled", f"no token for {self._config.server} is held here")
+        secret, _root = split_pinned(token.get_secret_value())
+        self._key.make()
         request = Enrolment(
             name=self._config.name,
-            token=token.get_secret_value(),
+            token=secret,
+            key=self._key.public,
             models=dict(self._held()),
             capabilities=self._device.capabilities(),
             attributes=self._attributes,
         )
-        given = self._device.api.enrol(request)
-        _log.info("enrolled as device %s", given.device_id)
+        given = self._device.api.enrol(request, self._key)
+        self._device.outbox.begin_after(given.counter)
+        waits = ", and waits to be accepted" if given.pending else ""
+        _log.info("enrolled as device %s%s", given.device_id, waits)
         return Identity(server=self._config.server, device_id=given.device_id, token=given.token)
 
     def _inventory(self) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, Row, select
 from sqlalchemy.orm import Session
 
 from server.db import reading, writing
+from server.devices.standing import HELD
 from server.history.events import ids_of, record
 from server.planner.offers import Planned, Planning
 from server.planner.paths import Path, offered
@@ -80,7 +81,9 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
         assignment, rollout, version, model, held = row
         assignment.reached_at = assignment.reached_at or now()
         number = number_in_use(session, model.id, held.weights_digest)
-        own = hold_reason(rollout, assignment, number, version.number, now())
+        own = HELD.get(device.standing) or hold_reason(
+            rollout, assignment, number, version.number, now()
+        )
         planned = (
             Planned(Hold(own))
             if own is not None
@@ -90,7 +93,9 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
         if isinstance(planned.plan, Build):
             wanted.append(planned.plan.wanted)
         models.append(_describe(row, path))
-    desired = Desired(models=models, report=_has_not_told(session, device_id))
+    held_as_such = HELD.get(device.standing)
+    must_tell = held_as_such is None and _has_not_told(session, device_id)
+    desired = Desired(models=models, report=must_tell, held=held_as_such)
     return Answer(device.generation, desired, wanted)
 
 

@@ -1,60 +1,154 @@
-"""A device becomes known: it shows the enrolment token and gets an id and a token of its own."""
+"""A device becomes known: it shows an enrolment token, and a key of its own that signs the request.
+
+1. The key has signed the request: whoever asks holds it.
+2. The token is one of this server's.
+3. A key that is known is the same device, once more: it gets another token of its own. Where the
+   answer to its last enrolment was lost, its enrolment token need not be good for another use.
+4. A key that a device had before, or one that was decommissioned, is worth nothing.
+5. A token that an operator made for one device gives that device the new key.
+6. Else it is a new device: accepted at once where the token says so, or where it is expected.
+"""
 
 from __future__ import annotations
 
 import uuid
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.auth import new_token, same_secret, token_hash
+from server.auth import new_token, token_hash
+from server.devices.expected import take_expected
+from server.devices.own_tokens import Issuer, has_come
 from server.devices.policy import settle
+from server.devices.presence import Presence
+from server.devices.signatures import check_signature
+from server.devices.standing import forget_counters, let_in, require_in_service
+from server.devices.tokens import Grant, find_grant
 from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
 from server.rollouts.deploy import join_newest
 from server.rollouts.draw import lot_of
 from server.settings import Settings
-from server.tables import Device, DeviceModel, now
+from server.tables import Device, DeviceModel, DeviceTag, RetiredKey, now
 from shared.wire import Enrolled, Enrolment
 
 
-def check_token(settings: Settings, token: str) -> None:
-    """Raise BadDevice `enrolment_closed` or `bad_enrolment_token`."""
-    if settings.enrolment_token is None:
-        raise BadDevice("enrolment_closed", "this server has no enrolment token set")
-    if not same_secret(token, settings.enrolment_token.get_secret_value()):
-        raise BadDevice("bad_enrolment_token", "the enrolment token is not this server's")
+def enrol(
+    session: Session,
+    settings: Settings,
+    presence: Presence,
+    enrolment: Enrolment,
+    body: bytes,
+    signature: str | None,
+) -> Enrolled:
+    """Add the device, or know it again; `roots` is left to the caller. Raises BadDevice."""
+    check_signature(enrolment.key, "enrol", "", body, signature)  # 1
+    assert enrolment.key is not None
+    grant = find_grant(session, settings, enrolment.token)  # 2
+    query = select(Device).where(Device.public_key == enrolment.key)
+    device = session.scalar(query.with_for_update())
+    if device is not None:  # 3
+        _enrol_again(session, device, grant, presence)
+    elif session.get(RetiredKey, enrolment.key) is not None:  # 4
+        raise BadDevice("key_retired", "the device has another key now")
+    elif grant.device_id is not None:  # 5
+        device = _give_key(session, grant, enrolment.key)
+    else:
+        device = _add(session, grant, enrolment)  # 6
+    device.capabilities = enrolment.capabilities.model_dump()
+    device.attributes = enrolment.attributes
+    device.enrolment_token_id = grant.token_id
+    device.renewal_counter = 0  # the device counts the renewals of one identity
+    token = Issuer(settings).issue(device)
+    device.last_seen_at = device.token_issued_at
+    session.flush()
+    _hold(session, device, enrolment)
+    settle(session, [device.id])
+    return Enrolled(
+        device_id=device.id,
+        token=token,
+        pending=device.standing == "pending",
+        counter=device.report_counter,
+    )
 
 
-def enrol(session: Session, enrolment: Enrolment) -> Enrolled:
-    """Add the device, and let it join the rollouts of its models."""
-    token, device_id = new_token(), str(uuid.uuid4())
+def _enrol_again(session: Session, device: Device, grant: Grant, presence: Presence) -> None:
+    """Let a device that is known by its key come once more."""
+    require_in_service(device)
+    if grant.device_id not in (None, device.id):
+        raise BadDevice("key_taken", "the key is that of another device")
+    if grant.token_id == device.enrolment_token_id and not has_come(device, presence):
+        return
+    grant.use(now())
+    told = {"token": grant.name, "key": device.public_key, "new_key": False}
+    record(session, "device.reenrolled", told, device_id=device.id)
+    if grant.device_id is not None or (grant.accepts and device.standing == "pending"):
+        if device.standing == "cloned":
+            forget_counters(device)
+        let_in(session, device)
+
+
+def _give_key(session: Session, grant: Grant, key: str) -> Device:
+    """Give the device that the token is for its new key; the old one is worth nothing from now."""
+    device = session.get_one(Device, grant.device_id, with_for_update=True)
+    require_in_service(device)
+    grant.use(now())
+    if device.public_key is not None:
+        session.add(RetiredKey(public_key=device.public_key, device_id=device.id))
+    told = {"token": grant.name, "key": key, "old_key": device.public_key, "new_key": True}
+    record(session, "device.reenrolled", told, device_id=device.id)
+    device.public_key = key
+    forget_counters(device)
+    let_in(session, device)
+    return device
+
+
+def _add(session: Session, grant: Grant, enrolment: Enrolment) -> Device:
+    grant.use(now())
+    assert enrolment.key is not None
+    expected = take_expected(session, enrolment.name, enrolment.key)
+    is_accepted = grant.accepts or expected is not None
+    device_id = str(uuid.uuid4())
     device = Device(
         id=device_id,
         name=enrolment.name,
-        token_hash=token_hash(token),
+        standing="accepted" if is_accepted else "pending",
+        public_key=enrolment.key,
+        token_hash=token_hash(new_token()),  # until one is issued
         generation=1,
-        capabilities=enrolment.capabilities.model_dump(),
-        attributes=enrolment.attributes,
+        report_counter=0,
+        renewal_counter=0,
         lot=lot_of(device_id),
-        last_seen_at=now(),
     )
+    tags = {*grant.tags, *(expected.tags if expected else ())}
     session.add(device)
+    device.tags = [DeviceTag(tag=tag) for tag in sorted(tags)]
+    if expected is not None:
+        session.flush()
+        expected.device_id = device_id
+    told = {
+        "name": device.name,
+        "models": sorted(enrolment.models),
+        "token": grant.name,
+        "key": device.public_key,
+        "standing": device.standing,
+    }
+    record(session, "device.enrolled", told, device_id=device_id)
+    return device
+
+
+def _hold(session: Session, device: Device, enrolment: Enrolment) -> None:
+    """Store what it holds, and let an accepted device have its place in rollouts."""
     for name, held in enrolment.models.items():
-        session.add(
-            DeviceModel(
-                device_id=device.id,
-                model_name=name,
-                weights_digest=held.current,
-                slots=list(held.slots),
-            )
-        )
+        row = session.get(DeviceModel, (device.id, name))
+        if row is None:
+            row = DeviceModel(device_id=device.id, model_name=name)
+            session.add(row)
+        row.weights_digest, row.slots = held.current, list(held.slots)
     session.flush()
     for name, held in enrolment.models.items():
         note(session, device.id, name, held.current)
-    settle(session, [device.id])
-    told = {"name": device.name, "models": sorted(enrolment.models)}
-    record(session, "device.enrolled", told, device_id=device.id)
-    for name in enrolment.models:
-        join_newest(session, device.id, name)
-    return Enrolled(device_id=device.id, token=token)
+    if device.standing == "accepted":
+        for name in enrolment.models:
+            join_newest(session, device.id, name)

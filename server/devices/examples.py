@@ -14,10 +14,17 @@ ENROLMENT: dict[str, Example] = {
         "value": {
             "name": "camera-17",
             "token": "the-enrolment-token",
+            "key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
             "models": {"digits": {"slots": [OLD], "current": OLD}},
             "capabilities": {"formats": [1], "methods": {"ka": 1}, "dtypes": ["F32"]},
             "attributes": {"machine": "aarch64", "gpu": "orin"},
         }
+    }
+}
+
+RENEWAL: dict[str, Example] = {
+    "the first one": {
+        "value": {"device_id": "0b9e1c9e-5b0c-4a55-9a0e-6a8e7f3f1c11", "counter": 1},
     }
 }
 
@@ -55,6 +62,7 @@ REPORT: dict[str, Example] = {
 DEVICE: dict[str, Any] = {
     "id": "0b9e1c9e-5b0c-4a55-9a0e-6a8e7f3f1c11",
     "name": "line3-cam1",
+    "standing": "accepted",
     "tags": ["canary", "line3"],
     "attributes": {"machine": "aarch64", "gpu": "orin"},
     "models": [
@@ -81,6 +89,9 @@ DEVICE: dict[str, Any] = {
     "update_budget": 65536,
     "failures": 0,
     "generation": 4,
+    "public_key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+    "token_expires_at": "2026-05-30T09:00:00Z",
+    "enrolment_token_id": 3,
     "last_seen_at": "2026-03-01T10:15:00Z",
     "created_at": "2026-03-01T09:00:00Z",
 }

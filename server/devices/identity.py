@@ -9,6 +9,7 @@ from fastapi.security import HTTPBearer
 
 from server.auth import Credentials, token_hash
 from server.devices.roster import Entry, Roster
+from server.devices.standing import require_accepted
 from server.errors import BadDevice
 from server.logs import acts
 
@@ -41,4 +42,14 @@ async def require_device(
     return entry.device_id
 
 
+async def require_accepted_device(
+    request: Request, credentials: Annotated[Credentials, Security(device_scheme)]
+) -> str:
+    """As `require_device`, of those that are offered anything. Raises BadDevice."""
+    entry = await identify(request, credentials.credentials if credentials else None)
+    require_accepted(entry.standing)
+    return entry.device_id
+
+
+AcceptedDeviceId = Annotated[str, Depends(require_accepted_device)]
 DeviceId = Annotated[str, Depends(require_device)]

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from server.api.context import EngineDep, TrustDep
 from server.api.problems import answers
 from server.db import reading
-from server.devices.identity import DeviceId
+from server.devices.identity import AcceptedDeviceId
 from server.errors import BadDevice
 from server.tables import DeviceModel, Model
 from shared import wire
@@ -30,11 +30,14 @@ _Held = Annotated[int | None, Query(ge=1, lt=10**12, description="Version held; 
     f"{wire.METADATA_PATH}/{{model}}",
     summary="Fetch signed metadata",
     response_class=Response,
-    responses=_ANSWERS | answers("device.unauthorized", "device.model_not_found"),
+    responses=_ANSWERS
+    | answers(
+        "device.unauthorized", "device.not_accepted", "device.cloned", "device.model_not_found"
+    ),
 )
 def get_metadata(
     model: Annotated[str, Path(description="Name of a model that the device runs.")],
-    device_id: DeviceId,
+    device_id: AcceptedDeviceId,
     engine: EngineDep,
     trust: TrustDep,
     root: _Held = None,

@@ -23,9 +23,13 @@ from server.api.problems import answers
 from server.db import reading
 from server.devices.desired import Answer, answer_poll
 from server.devices.identity import bearer, device_scheme, identify
+from server.devices.standing import HELD
 from server.settings import Settings
 from server.tables import Installation
 from shared import wire
+
+#: A device that waits for an operator asks so much more seldom.
+HELD_FACTOR = 4.0
 
 #: Longest interval until the next poll of a device for which a package is being built.
 BUILDING_SECONDS = 5.0
@@ -85,6 +89,8 @@ async def get_desired(request: Request) -> Response:
     entry = await identify(request, bearer(request))  # 1
     state.presence.saw(entry.device_id)
     seconds = entry.poll_interval or state.settings.poll_interval
+    if entry.standing in HELD:
+        seconds *= HELD_FACTOR
     heard = request.headers.get("if-none-match")
     etag = etag_of(state.epoch, entry.generation)
     if not entry.waits and is_known(heard, etag):  # 2
@@ -101,7 +107,7 @@ async def get_desired(request: Request) -> Response:
 
 
 def _plan(state: State, device_id: str) -> Answer:
-    answer = answer_poll(state.engine, device_id, state.planning)
+    answer = answer_poll(state.engine, device_id, state.planning, state.trust)
     for wanted in answer.wanted:
         state.building.ask(wanted)
     return answer

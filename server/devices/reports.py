@@ -1,4 +1,11 @@
-"""Takes reports: each counter once, in order, then what it says becomes what the server knows."""
+"""Takes reports: signed, each counter once, in order; then what it says is what the server knows.
+
+1. The device's key has signed it.
+2. A report that was taken before gets the same answer, and nothing more.
+3. A counter that is not above the last one, under other bytes: the key is in two devices, or in one
+   that was put back to an earlier state. Nothing is taken of it, and the device is held.
+4. Only the reports of accepted devices are taken. They are kept as they came, with the signature.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.devices.policy import settle
+from server.devices.signatures import check_signature
+from server.devices.standing import flag_cloned, require_accepted
 from server.errors import BadDevice
 from server.history.events import record
 from server.history.runs import note
@@ -19,33 +28,73 @@ from server.rollouts.deploy import device_changed, join_newest
 from server.rollouts.penalty import failures_forgotten
 from server.rollouts.reports import take_assignment_report, told_of
 from server.rollouts.returning import bring_back
-from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model, Version
+from server.tables import NOT_TOLD, Assignment, Device, DeviceModel, Model, SignedReport, Version
 from shared.wire import Report
 
 
-def take_report(session: Session, device_id: str, body: bytes, report: Report) -> None:
+def take_report(
+    session: Session, device_id: str, body: bytes, report: Report, signature: str | None
+) -> BadDevice | None:
     """Store what a report says.
 
-    The same counter with the same bytes was taken before, and is answered alike. Raises BadDevice
-    `counter_reused`, `unknown_assignment`.
+    Returned, not raised: the refusal `counter_reused`, which is to be told once what was noted of
+    it is stored. Raises BadDevice for all others: `unsigned`, `bad_signature`, `key_unknown`,
+    `not_accepted`, `cloned`, `unknown_assignment`; then nothing is stored.
     """
     device = session.get_one(Device, device_id, with_for_update=True)
+    signature = check_signature(device.public_key, "report", device_id, body, signature)  # 1
     digest = hashlib.sha256(body).hexdigest()
-    if report.counter <= device.report_counter:
-        same = hmac.compare_digest(digest, device.report_digest or "")
-        if report.counter == device.report_counter and same:
-            return
-        raise BadDevice(
-            "counter_reused", f"report {report.counter} comes after {device.report_counter}"
-        )
+    if _was_taken(session, device, digest):  # 2
+        return None
+    if report.counter <= device.report_counter:  # 3
+        told = {"counter": report.counter, "last_counter": device.report_counter}
+        flag_cloned(session, device, {**told, "model": report.model})
+        text = f"report {report.counter} comes after {device.report_counter}"
+        return BadDevice("counter_reused", text)
+    require_accepted(device.standing)  # 4
+    kept = _keep(session, device, report, body, signature)
+    _take(session, device, report, kept.id)
+    device.report_counter, device.report_digest = report.counter, digest
+    return None
+
+
+def _was_taken(session: Session, device: Device, digest: str) -> bool:
+    if hmac.compare_digest(digest, device.report_digest or ""):
+        return True
+    same = (SignedReport.device_id == device.id) & (SignedReport.digest == digest)
+    return session.scalar(select(SignedReport.id).where(same).limit(1)) is not None
+
+
+def _keep(
+    session: Session, device: Device, report: Report, body: bytes, signature: str
+) -> SignedReport:
+    assert device.public_key is not None
+    kept = SignedReport(
+        device_id=device.id,
+        model_name=report.model,
+        counter=report.counter,
+        state=report.state,
+        weights_digest=report.weights_digest,
+        digest=hashlib.sha256(body).hexdigest(),
+        body=body.decode(),
+        signature=signature,
+        public_key=device.public_key,
+    )
+    session.add(kept)
+    session.flush()
+    return kept
+
+
+def _take(session: Session, device: Device, report: Report, report_id: int) -> None:
+    """Have what the report says become what the server knows."""
+    device_id = device.id
     known = _filtered_by(session, device, report.model)
     planned_from = _planned_from(session, device, report.model)
     failures = device.failures
     take_assignment_report(session, device_id, report)
-    device.report_counter, device.report_digest = report.counter, digest
     if report.capabilities is not None:
         device.capabilities = report.capabilities.model_dump()
-    _store_holding(session, device_id, report)
+    _store_holding(session, device_id, report, report_id)
     # Of an assignment that is not there, a server tells that was restored from an older backup.
     if report.assignment is None or session.get(Assignment, report.assignment) is None:
         _tell(session, device_id, report)
@@ -85,7 +134,7 @@ def _filtered_by(session: Session, device: Device, model_name: str) -> tuple[obj
     return device.capabilities, device.attributes, device.failures, of_model
 
 
-def _store_holding(session: Session, device_id: str, report: Report) -> None:
+def _store_holding(session: Session, device_id: str, report: Report, report_id: int) -> None:
     held = session.get(DeviceModel, (device_id, report.model))
     is_new = held is None
     if held is None:
@@ -96,7 +145,7 @@ def _store_holding(session: Session, device_id: str, report: Report) -> None:
         held.state = report.state
     if report.state != "idle":  # else it is about no update, and judged nothing
         held.state, held.health = report.state, report.health
-    note(session, device_id, report.model, report.weights_digest)
+    note(session, device_id, report.model, report.weights_digest, report_id=report_id)
     if is_new:  # a model that came to the device after its enrolment
         session.flush()
         join_newest(session, device_id, report.model)

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy import ARRAY, ColumnElement, Engine, String, any_, bindparam, select
+from sqlalchemy import ARRAY, ColumnElement, Engine, String, any_, bindparam, func, or_, select
 
 from server.db import as_ours
 from server.engines import session_arguments
@@ -44,10 +44,14 @@ class Entry(NamedTuple):
     """Whether something of it is held, hence must be planned anew at every poll."""
     poll_interval: float | None
     """Seconds; None: the server's setting."""
+    standing: str = "accepted"
 
 
 class Roster(Protocol):
-    """Finds devices by the hash of their token, as the database has them now."""
+    """Finds devices by the hash of their token, as the database has them now.
+
+    A token that has expired is nobody's.
+    """
 
     async def find(self, token_hash: str) -> Entry | None:
         """The device of that token; None where there is none. Raises DatabaseError."""
@@ -147,9 +151,16 @@ def _text(engine: Engine, asked: ColumnElement[bool]) -> Any:
         Assignment.held.is_not(None),
     )
     query = select(
-        Device.token_hash, Device.id, Device.generation, held.exists(), Device.poll_interval
+        Device.token_hash,
+        Device.id,
+        Device.generation,
+        held.exists(),
+        Device.poll_interval,
+        Device.standing,
     )
-    return str(query.where(asked).compile(dialect=engine.dialect))
+    expires = Device.token_expires_at
+    is_valid = or_(expires.is_(None), expires > func.current_timestamp())
+    return str(query.where(asked, is_valid).compile(dialect=engine.dialect))
 
 
 def _connector(engine: Engine) -> Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]:

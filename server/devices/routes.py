@@ -126,7 +126,7 @@ def post_tags(body: TagsIn, engine: EngineDep) -> TaggedOut:
 def get_device(device_id: DevicePath, engine: EngineDep, presence: PresenceDep) -> DeviceOut:
     """One device, with what it holds."""
     with reading(engine) as session:
-        return _show(session, device_id, presence)
+        return show_device(session, device_id, presence)
 
 
 @router.patch("/{device_id}", summary="Change a device", responses=answers("device.not_found"))
@@ -135,7 +135,7 @@ def patch_device(
 ) -> DeviceOut:
     """Rename it, or forget that its updates failed."""
     with writing(engine) as session:
-        device = _find(session, device_id)
+        device = find_device(session, device_id)
         changed = {
             name: value
             for name, value in body.model_dump(exclude_unset=True).items()
@@ -150,7 +150,7 @@ def patch_device(
         device_changed(session, device_id)
         if "failures" in changed:
             failures_forgotten(session, device_id)
-        return _show(session, device_id, presence)
+        return show_device(session, device_id, presence)
 
 
 @router.put(
@@ -159,10 +159,10 @@ def patch_device(
 def put_tag(device_id: DevicePath, tag: Tag, engine: EngineDep, presence: PresenceDep) -> DeviceOut:
     """Put a tag on one device, if it is not there."""
     with writing(engine) as session:
-        _find(session, device_id)
+        find_device(session, device_id)
         if change_tags(session, [device_id], [tag], []):
             device_changed(session, device_id)
-        return _show(session, device_id, presence)
+        return show_device(session, device_id, presence)
 
 
 @router.delete(
@@ -173,18 +173,20 @@ def delete_tag(
 ) -> DeviceOut:
     """Take a tag off one device, if it is there."""
     with writing(engine) as session:
-        _find(session, device_id)
+        find_device(session, device_id)
         if change_tags(session, [device_id], [], [tag]):
             device_changed(session, device_id)
-        return _show(session, device_id, presence)
+        return show_device(session, device_id, presence)
 
 
-def _find(session: Session, device_id: str) -> Device:
+def find_device(session: Session, device_id: str) -> Device:
+    """The device of that id. Raises BadDevice `not_found`."""
     device = session.get(Device, device_id)
     if device is None:
         raise BadDevice("not_found", f"there is no device {device_id[:64]!r}")
     return device
 
 
-def _show(session: Session, device_id: str, presence: Presence) -> DeviceOut:
-    return describe(session, [_find(session, device_id)], presence)[0]
+def show_device(session: Session, device_id: str, presence: Presence) -> DeviceOut:
+    """The device as the API shows it. Raises BadDevice `not_found`."""
+    return describe(session, [find_device(session, device_id)], presence)[0]

@@ -57,6 +57,7 @@ class DeviceOut(BaseModel):
 
     id: str
     name: str
+    standing: str = Field(description="pending | accepted | cloned | decommissioned")
     tags: list[str] = Field(description="Set by operators.")
     attributes: dict[str, str] = Field(description="Reported by the device.")
     models: list[HeldOut]
@@ -69,6 +70,9 @@ class DeviceOut(BaseModel):
     )
     failures: int = Field(description="Updates that failed in a row.")
     generation: int = Field(description="Rises with every change of what it should run.")
+    public_key: str | None = Field(description="Its Ed25519 key, in hex.")
+    token_expires_at: datetime | None = Field(description="When it has to renew its own token.")
+    enrolment_token_id: int | None = Field(description="The enrolment token by which it came.")
     last_seen_at: datetime | None
     created_at: datetime
 

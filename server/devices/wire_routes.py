@@ -13,15 +13,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server import logs
-from server.api.context import BlobsDep, EngineDep, SettingsDep
+from server.api.context import BlobsDep, EngineDep, SettingsDep, TrustDep
 from server.api.files import DOCUMENTED, blob_response
 from server.api.problems import answers
 from server.db import reading, writing
-from server.devices.enrolment import check_token, enrol
-from server.devices.examples import ENROLMENT, REPORT
-from server.devices.identity import DeviceId
+from server.devices.enrolment import enrol
+from server.devices.examples import ENROLMENT, RENEWAL, REPORT
+from server.devices.identity import AcceptedDeviceId, DeviceId
+from server.devices.own_tokens import Issuer, renew
 from server.devices.presence import Presence
 from server.devices.reports import take_report
+from server.devices.signatures import SignatureDep
 from server.errors import BadDevice
 from server.tables import DeviceModel, Model, Package
 from shared import wire
@@ -45,21 +47,63 @@ PresenceDep = Annotated[Presence, Depends(_presence)]
 RawBody = Annotated[bytes, Depends(_raw_body)]
 
 
+#: Why a signature is refused.
+SIGNATURE_REFUSALS = ("device.unsigned", "device.bad_signature", "device.key_unknown")
+
+
 @router.post(
     wire.ENROL_PATH,
     summary="Enrol a device",
     status_code=201,
-    responses=answers("device.enrolment_closed", "device.bad_enrolment_token", "request.invalid"),
+    responses=answers(
+        *("device.enrolment_closed", "device.bad_enrolment_token"),
+        *(f"device.enrolment_token_{end}" for end in ("expired", "used", "revoked")),
+        *SIGNATURE_REFUSALS,
+        *("device.key_taken", "device.key_retired", "device.decommissioned", "request.invalid"),
+    ),
 )
 def post_enrol(
     body: Annotated[wire.Enrolment, Body(openapi_examples=ENROLMENT)],
+    raw: RawBody,
+    signature: SignatureDep,
     engine: EngineDep,
     settings: SettingsDep,
+    trust: TrustDep,
+    presence: PresenceDep,
 ) -> wire.Enrolled:
-    """Make a device known; its token is shown this once."""
-    check_token(settings, body.token)
+    """Make a device known by its key, which signs the body; its token is shown this once.
+
+    A key that is known is the same device: it gets another token.
+    """
     with writing(engine) as session:
-        return enrol(session, body)
+        enrolled = enrol(session, settings, presence, body, raw, signature)
+        roots = [content.decode() for content in trust.roots(session)]
+    return enrolled.model_copy(update={"roots": roots})
+
+
+@router.post(
+    wire.TOKEN_PATH,
+    summary="Renew a device's token",
+    responses=answers(
+        "device.unauthorized",
+        *SIGNATURE_REFUSALS,
+        *("device.counter_reused", "device.cloned", "device.decommissioned", "request.invalid"),
+    ),
+)
+def post_token(
+    body: Annotated[wire.Renewal, Body(openapi_examples=RENEWAL)],
+    raw: RawBody,
+    signature: SignatureDep,
+    engine: EngineDep,
+    settings: SettingsDep,
+    presence: PresenceDep,
+) -> wire.Renewed:
+    """Give the device another token, by the signature of its key alone; the last one ends."""
+    with writing(engine) as session:
+        answer = renew(session, Issuer(settings), presence, body, raw, signature)
+    if isinstance(answer, BadDevice):
+        raise answer
+    return answer
 
 
 @router.get(
@@ -67,11 +111,17 @@ def post_enrol(
     summary="Download a package",
     response_class=Response,
     responses=DOCUMENTED
-    | answers("device.unauthorized", "device.package_not_found", "request.bad_range"),
+    | answers(
+        "device.unauthorized",
+        "device.not_accepted",
+        "device.cloned",
+        "device.package_not_found",
+        "request.bad_range",
+    ),
 )
 def get_package(
     sha256: Annotated[str, Path(description="SHA-256 of the package, in hex.")],
-    device_id: DeviceId,
+    device_id: AcceptedDeviceId,
     request: Request,
     engine: EngineDep,
     blobs: BlobsDep,
@@ -105,6 +155,9 @@ def _package_of(session: Session, device_id: str, sha256: str) -> Package:
     summary="Report how an update ended",
     responses=answers(
         "device.unauthorized",
+        *SIGNATURE_REFUSALS,
+        "device.not_accepted",
+        "device.cloned",
         "device.counter_reused",
         "device.unknown_assignment",
         "request.invalid",
@@ -114,11 +167,14 @@ def post_report(
     body: Annotated[wire.Report, Body(openapi_examples=REPORT)],
     raw: RawBody,
     device_id: DeviceId,
+    signature: SignatureDep,
     engine: EngineDep,
     presence: PresenceDep,
 ) -> Empty:
-    """Take a report; the same one again gets the same answer."""
+    """Take a report that the device's key has signed; the same one again gets the same answer."""
     presence.saw(device_id)
     with writing(engine) as session:
-        take_report(session, device_id, raw, body)
+        refusal = take_report(session, device_id, raw, body, signature)
+    if refusal is not None:
+        raise refusal
     return Empty()

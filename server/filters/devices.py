@@ -162,6 +162,7 @@ def _assigned(name: str) -> Callable[[str], Field]:
 PLAIN: dict[str, Field] = {
     "id": column(Text(), Device.id),
     "name": column(Text(), Device.name),
+    "standing": column(Text(), Device.standing),
     "tags": _tags(),
     "tag": _tags(),
     "agent": column(Text(), Device.capabilities["agent"].as_string()),

@@ -16,9 +16,11 @@ def note(
     model_name: str,
     digest: str | None,
     at: datetime | None = None,
+    report_id: int | None = None,
 ) -> None:
     """Say which weights a device has in use now (`digest` in hex; None: none, or unknown ones).
 
+    `report_id`: the signed report that says so.
     Where they are others than before, the time of those ends here and that of these begins. The
     caller's transaction holds the device: two reports of one device never meet here.
     """
@@ -30,6 +32,12 @@ def note(
     if current is not None:
         current.until = moment
     if digest is not None:
-        run = Run(device_id=device_id, model_name=model_name, weights_digest=digest, since=moment)
+        run = Run(
+            device_id=device_id,
+            model_name=model_name,
+            weights_digest=digest,
+            since=moment,
+            report_id=report_id,
+        )
         session.add(run)
         session.flush()

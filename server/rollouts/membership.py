@@ -123,7 +123,7 @@ def _devices(session: Session, model_id: int) -> Select[str]:
     return (
         select(DeviceModel.device_id)
         .join(Device, Device.id == DeviceModel.device_id)
-        .where(DeviceModel.model_name == name)
+        .where(DeviceModel.model_name == name, Device.standing == "accepted")
     )
 
 

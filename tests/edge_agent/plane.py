@@ -23,6 +23,7 @@ from edge_agent.heavy.inline import Inline
 from server.packaging.encode import BuildReport, build_package
 from shared import wire
 from shared.weights import WeightsReader, write_weights
+from tests.device_keys import has_signed
 
 MODEL = "digits"
 SHAPES = {"body.weight": (24, 40), "body.bias": (24,), "head.weight": (10, 24), "head.bias": (10,)}
@@ -78,6 +79,10 @@ def make_shelf(folder: Path, changing: Collection[str] = ("head.weight",)) -> Sh
     return Shelf(weights, digests, packages)
 
 
+#: The one device that this plane knows.
+DEVICE_ID = "device-1"
+
+
 @dataclass
 class Plane:
     """The device plane of a server, in memory. `faults` replace the answers to single requests."""
@@ -88,7 +93,12 @@ class Plane:
     interval: str | None = "30"
     models: dict[str, wire.DesiredModel] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    key: str = ""
+    """The public key of the device that enrolled; only what it signs is taken."""
+    pending: bool = False
+    held: str | None = None
     enrolments: list[wire.Enrolment] = field(default_factory=list)
+    renewals: list[wire.Renewal] = field(default_factory=list)
     reports: list[wire.Report] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -149,19 +159,42 @@ class Handler(BaseHTTPRequestHandler):
         if self._faulty():
             return
         if self.path == wire.ENROL_PATH:
-            self._enrol(wire.Enrolment.model_validate_json(body))
-        elif self._known():
+            self._enrol(body)
+        elif self.path == wire.TOKEN_PATH:
+            self._renew(body)
+        elif self._known() and self._signed(self.plane.key, "report", DEVICE_ID, body):
             self.plane.bodies.append(body)
             self.plane.reports.append(wire.Report.model_validate_json(body))
             self.answer(200, b"{}")
 
-    def _enrol(self, enrolment: wire.Enrolment) -> None:
+    def _signed(self, key: str, what: str, device_id: str, body: bytes) -> bool:
+        if has_signed(key, what, device_id, body, self.headers.get(wire.SIGNATURE_HEADER)):
+            return True
+        self.problem(403, "device.bad_signature")
+        return False
+
+    def _enrol(self, body: bytes) -> None:
+        enrolment = wire.Enrolment.model_validate_json(body)
+        if not self._signed(enrolment.key or "", "enrol", "", body):
+            return
         if enrolment.token != self.plane.enrolment_token:
             self.problem(401, "device.bad_enrolment_token")
             return
         self.plane.enrolments.append(enrolment)
-        given = wire.Enrolled(device_id="device-1", token=self.plane.token)
+        self.plane.key = enrolment.key or ""
+        given = wire.Enrolled(
+            device_id=DEVICE_ID, token=self.plane.token, pending=self.plane.pending
+        )
         self.answer(201, given.model_dump_json().encode())
+
+    def _renew(self, body: bytes) -> None:
+        """The one token is worth nothing from now on; the next one has another number."""
+        renewal = wire.Renewal.model_validate_json(body)
+        if not self._signed(self.plane.key, "token", DEVICE_ID, body):
+            return
+        self.plane.renewals.append(renewal)
+        self.plane.token = f"device-token-{renewal.counter + 1}"
+        self.answer(200, wire.Renewed(token=self.plane.token).model_dump_json().encode())
 
     def do_GET(self) -> None:
         if self._faulty() or not self._known():
@@ -179,8 +212,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("If-None-Match") == etag:
             self.answer(304, **headers)
             return
-        body = wire.Desired(models=list(self.plane.models.values())).model_dump_json().encode()
-        self.answer(200, body, **headers)
+        desired = wire.Desired(models=list(self.plane.models.values()), held=self.plane.held)
+        self.answer(200, desired.model_dump_json().encode(), **headers)
 
     def package(self, data: bytes, cut: int | None = None) -> None:
         """The bytes asked for; with `cut`, the connection ends after that many of them."""
