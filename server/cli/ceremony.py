@@ -137,12 +137,10 @@ class Signing:
         """A draft with what it follows. Raises BadCeremony `no_root`, `no_draft`; BadTrust."""
         draft = load(path)
         if isinstance(draft.signed, Root):
-            version = draft.signed.version
-            before = self.desk.root_before(version)
-            if version > 1 and before is None:
-                told = f"{self.desk.folder} does not have root {version - 1}"
-                raise BadCeremony("no_root", told)
-            return Pending(path, draft, draft.signed, before)
+            roots = self.desk.roots()
+            if draft.signed.version > 1 and not roots:
+                raise BadCeremony("no_root", f"{self.desk.folder} has no root that it follows")
+            return Pending(path, draft, draft.signed, roots[-1].signed if roots else None)
         last = self.desk.targets(str(draft.signed.unrecognized_fields.get(MODEL_FIELD)))
         root = self._root_beside(path, purpose_of(draft))
         return Pending(path, draft, root, last.signed if last else None)

@@ -10,8 +10,8 @@ from securesystemslib.signer import Key, SSlibKey
 from tuf.api.metadata import Metadata, Root, Targets
 
 from server.cli.output import say
-from server.cli.passphrases import new_passphrase
-from server.errors import BadCeremony, BadCommand, BadKey
+from server.cli.passphrases import ask_passphrase, new_passphrase
+from server.errors import BadCeremony, BadCommand
 from server.tables import now
 from server.trust.ceremony import Change, root_after, targets_after
 from server.trust.desk import Desk
@@ -23,6 +23,7 @@ from server.trust.keys import (
     file_name,
     keys_in,
     load_public,
+    load_signer,
     make_signer,
     role_of,
     write_private,
@@ -110,7 +111,7 @@ class Changing:
         unused = [f for f in files if f.is_private][: max(count, 0)]
         keys: list[Key] = [_public_of(folder, file.role, file.keyid) for file in unused]
         while len(keys) < count:
-            keys.append(make_key(folder, role))
+            keys.append(make_key(folder, role, is_read_by_server=folder == self.online))
         if role == PACKAGES:
             keep_public(self.desk.folder, role, keys)
         return keys
@@ -155,14 +156,15 @@ class Changing:
         return roots | {k for t in self.published.values() for k in _packages(t.signed)}
 
 
-def make_key(folder: Path, role: str) -> Key:
-    """Make a key of a role: under a passphrase where it is one that signs by hand.
+def make_key(folder: Path, role: str, is_read_by_server: bool = False) -> Key:
+    """Make a key of a role: under a passphrase, unless a server signs by it.
 
     Beside it lies the public key, to be handed on. Raises BadKey.
     """
     signer = make_signer()
     name = file_name(role, signer.public_key.keyid, ".pem")
-    passphrase = new_passphrase(name) if role in OFFLINE else None
+    by_hand = role in OFFLINE and not is_read_by_server
+    passphrase = new_passphrase(name) if by_hand else None
     path = write_private(folder, role, signer, passphrase)
     write_public(folder, role, signer.public_key)
     say(f"made {path}")
@@ -202,9 +204,14 @@ def _packages(targets: Targets) -> list[str]:
 
 
 def _public_of(folder: Path, role: str, keyid: str) -> Key:
-    """The public key, by whichever file tells it without a passphrase. Raises BadKey."""
-    for suffix in (".pub", ".json", ".pem"):
-        path = folder / file_name(role, keyid, suffix)
-        if path.is_file():
-            return load_public(path)
-    raise BadKey("not_found", f"{folder} has no {file_name(role, keyid, '.pub')}")
+    """The public key of a private one that lies there. Raises BadKey."""
+    public = folder / file_name(role, keyid, ".pub")
+    if public.is_file():
+        return load_public(public)
+    far = folder / file_name(role, keyid, ".json")
+    if far.is_file():
+        return load_public(far)
+    # Whoever made it was cut off before it had a public key beside it.
+    key = load_signer(folder / file_name(role, keyid, ".pem"), ask_passphrase()).public_key
+    keep_public(folder, role, [key])
+    return key

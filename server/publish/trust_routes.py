@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from server.api.context import EngineDep, TrustDep
+from server.api.context import EngineDep, TrustDep, WithdrawnDep
 from server.api.paging import Page
 from server.api.problems import answers
 from server.db import reading, writing
@@ -23,7 +23,7 @@ from server.publish.trust_schemas import (
 from server.registry.models import find_model
 from server.registry.routes import ModelPath, NumberPath
 from server.registry.schemas import VersionOut
-from server.registry.versions import describe_version, find_version
+from server.registry.versions import describe_version, find_version, require_not_withdrawn
 from server.trust.expiry import Expiry, expiries
 from server.trust.repository import Trust
 from server.trust.standing import signing_keys, targets_of
@@ -84,7 +84,9 @@ def post_publication(body: PublicationIn, engine: EngineDep, trust: TrustDep) ->
 @router.get(
     "/models/{model}/targets",
     summary="Show what is released",
-    responses=answers("model.not_found", "version.not_found", "repository.key_missing"),
+    responses=answers(
+        "model.not_found", "version.not_found", "version.withdrawn", "repository.key_missing"
+    ),
 )
 def get_targets(
     model: ModelPath,
@@ -99,7 +101,9 @@ def get_targets(
         row = find_model(session, model)
         content, draft = targets_of(session, row), None
         if add is not None:
-            draft = trust.draft_targets(session, row, [find_version(session, row, add)])
+            version = find_version(session, row, add)
+            require_not_withdrawn(version)
+            draft = trust.draft_targets(session, row, [version])
         return TargetsOut(content=_text(content), draft=_text(draft))
 
 
@@ -139,9 +143,15 @@ def post_release(
     ),
 )
 def post_withdrawal(
-    model: ModelPath, number: NumberPath, engine: EngineDep, trust: TrustDep
+    model: ModelPath,
+    number: NumberPath,
+    engine: EngineDep,
+    trust: TrustDep,
+    withdrawn: WithdrawnDep,
 ) -> VersionOut:
     """Take a version back for ever: it is not offered any more. Devices that run it go on.
+
+    Rollouts to it are aborted, and so is what they have under way.
 
     Where the release key lies elsewhere, the list of released versions must be signed without it
     too: until then devices that hold the weights in a slot could switch to them.
@@ -150,6 +160,7 @@ def post_withdrawal(
         row = find_model(session, model)
         version = find_version(session, row, number)
         trust.withdraw(session, version)
+        withdrawn(session, version)
         session.flush()
         return describe_version(session, version, row)
 

@@ -100,6 +100,13 @@ def require_weights(version: Version) -> None:
         raise BadVersion("removed", f"the weights of version {version.number} went on {day}")
 
 
+def require_not_withdrawn(version: Version) -> None:
+    """Raise BadVersion `withdrawn` for one that was taken back."""
+    if version.withdrawn_at is not None:
+        day = version.withdrawn_at.date()
+        raise BadVersion("withdrawn", f"version {version.number} was withdrawn on {day}")
+
+
 def _bring_back(session: Session, version: Version, blob: Kept) -> Version:
     version.blob, version.size_bytes, version.removed_at = blob.sha256, blob.size, None
     session.flush()

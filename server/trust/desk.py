@@ -52,11 +52,6 @@ class Desk:
             raise BadCeremony("no_root", f"{self.folder} has no 1.root.json")
         return roots[-1]
 
-    def root_before(self, version: int) -> Root | None:
-        """The root that one of that version follows; None: it is the first, or not known here."""
-        by_version = {root.signed.version: root.signed for root in self.roots()}
-        return by_version.get(version - 1)
-
     def learn_roots(self, contents: Iterable[bytes]) -> list[int]:
         """Keep the roots that follow those known; their versions. Raises as a client would."""
         new = roots_in_line(contents, self.root())

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cli.conftest import save_weights
+import pytest
+
+from server.trust import sealed
+from tests.cli.conftest import Done, save_weights
 from tests.trust.shop import TufDevice
 
 PASSPHRASE = "correct horse battery"
@@ -31,6 +34,19 @@ class Site:
     def weft(self, *words: object) -> Any:
         """A command to the server."""
         return self._weft(*words, "--json", "--server", self.running.url)
+
+    def refusal(self, *words: object) -> dict[str, str]:
+        """The error of a command that must be refused."""
+        alone = words[0] == "keys" and words[1] in ("init", "make", "sign")
+        done: Done = self._weft(*words, "--json") if alone else self.weft(*words)
+        assert done.status == 1, done.err
+        return dict(json.loads(done.err.splitlines()[-1])["error"])
+
+    def alone(self, *words: object) -> Any:
+        """A command that needs no server, and must do what it should; its answer."""
+        done = self._weft(*words, "--json")
+        assert done.status == 0, done.err
+        return json.loads(done.out)
 
     def done(self, *words: object) -> Any:
         """A command that must do what it should; its answer."""
@@ -69,3 +85,34 @@ class Site:
         """The keys that sign for a role now."""
         told = self.done("keys", "status")
         return [key["keyid"] for key in told["keys"] if key["role"] == word]
+
+
+@pytest.fixture(autouse=True)
+def passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sits at the terminal; and guessing passphrases is no matter here."""
+    monkeypatch.setenv("WEFT_KEYS_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setattr(sealed, "ROUNDS", 1000)
+
+
+@pytest.fixture
+def site(tmp_path: Path, serve: Any, weft: Any) -> Site:
+    """A server whose keys were made in a ceremony: two of three root keys sign."""
+    site = Site(tmp_path, serve, weft)
+    site.alone("keys", "init", "--folder", site.offline, "--online", site.keys, "--yes")
+    site.start(keys_dir=site.keys)
+    site.add_model()
+    return site
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, serve: Any, weft: Any) -> Site:
+    """A server that has made its keys itself."""
+    site = Site(tmp_path, serve, weft)
+    site.start()
+    site.add_model()
+    return site
+
+
+def release(site: Site, number: int, *words: object, model: str = "digits") -> Any:
+    """Release a version by the offline key."""
+    return site.done("release", model, number, "--folder", site.offline, "--yes", *words)
