@@ -31,14 +31,19 @@ class Architecture:
     def build(self, arguments: Arguments) -> nn.Module:
         """A new module with fresh weights, drawn from torch's global generator.
 
-        Raises BadModel where the factory does not take the arguments.
+        Raises BadModel where the factory does not take the arguments, or makes something else.
         """
+        from torch import nn
+
         try:
             inspect.signature(self.factory).bind(**arguments)
             module = self.factory(**arguments)
         except (TypeError, ValueError, RuntimeError) as error:
             found = f"{self.name} with {dict(arguments)}: {error}"
             raise BadModel("unknown_architecture", found) from error
+        if not isinstance(module, nn.Module):
+            made = type(module).__name__
+            raise BadModel("unknown_architecture", f"{self.name} makes no module but a {made}")
         return module
 
     def outline(self, arguments: Arguments) -> nn.Module:

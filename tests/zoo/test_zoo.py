@@ -116,6 +116,15 @@ def test_what_a_module_exports_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert zoo.get("fleet_models:aliases", modules=["fleet_models"])
 
 
+def no_module() -> dict[str, int]:
+    return {}
+
+
+def test_what_makes_no_module() -> None:
+    with pytest.raises(BadModel, match="makes no module but a dict"):
+        zoo.Architecture("none", no_module).schema({})
+
+
 class Gradual(nn.Module):
     """Looks at numbers while it is built, which tensors without memory do not have."""
 

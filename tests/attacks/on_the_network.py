@@ -1,0 +1,241 @@
+"""Attacks by whoever sits between a device and its server, or in the place of the server."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from edge_agent.config import load_config
+from edge_agent.connection import HEAD_BYTES
+from shared import metadata
+from shared.errors import WeftError
+from shared.wire import DESIRED_PATH, PACKAGES_PATH, Desired
+from tests.attacks.attack import Act, Seen, attack, nothing, yes
+from tests.attacks.device import Device
+from tests.certificates import Authority, new_key, pin_of
+from tests.edge_agent.plane import Plane
+
+Serve = Callable[[ssl.SSLContext], Plane]
+
+
+def instead(path: str, answer: Callable[[Any], None]) -> Callable[[Any], bool]:
+    """Somebody else answers requests for this path."""
+
+    def fault(handler: Any) -> bool:
+        if not handler.path.startswith(path):
+            return False
+        answer(handler)
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def etag_of(handler: Any) -> str:
+    return f'"{handler.path.rpartition("/")[2]}"'
+
+
+@attack(
+    "network",
+    refused="trust.wrong_hash",
+    told="has SHA-256",
+    defence="edge_agent.trust.gate:_check_bytes",
+    off=nothing,
+    then="package.malformed",
+)
+def a_package_with_other_bytes(device: Device) -> Act:
+    """Somebody on the way changes bytes of a package."""
+
+    def changed(handler: Any) -> None:
+        data = device.plane.files[handler.path.rpartition("/")[2]]
+        handler.package(data[:-9] + bytes(9))
+
+    device.offer(2, "full-2")
+    device.plane.faults.append(instead(PACKAGES_PATH, changed))
+    return device.round
+
+
+@attack(
+    "network",
+    refused="download.too_long",
+    told="more bytes came than were offered",
+    defence="edge_agent.download:_bounded",
+    off=lambda pieces, *_: pieces,
+    then="trust.wrong_length",
+)
+def a_package_without_end(device: Device) -> Act:
+    """Somebody on the way sends more than was offered, to fill the disk (endless data)."""
+
+    def endless(handler: Any) -> None:
+        data = device.plane.files[handler.path.rpartition("/")[2]]
+        handler.send_response(200)
+        handler.send_header("ETag", etag_of(handler))
+        handler.end_headers()
+        handler.wfile.write(data + bytes(1 << 15))
+
+    device.offer(2, "full-2")
+    device.plane.faults.append(instead(PACKAGES_PATH, endless))
+    return device.round
+
+
+@attack(
+    "network",
+    refused="server.unreachable",
+    told="longer than any that is expected",
+    defence="edge_agent.connection:HEAD_BYTES",
+    off=1 << 40,
+    then="server.bad_answer",
+)
+def an_answer_whose_head_does_not_end(device: Device) -> Act:
+    """Somebody on the way sends headers without end, to fill the memory."""
+
+    def endless(handler: Any) -> None:
+        handler.send_response(200)
+        for _ in range(HEAD_BYTES // 1000):
+            handler.send_header("X-More", "x" * 2000)
+        handler.end_headers()
+
+    device.plane.faults.append(instead(DESIRED_PATH, endless))
+    return device.round
+
+
+@attack(
+    "network",
+    refused="server.bad_answer",
+    told="an answer of more than 1048576 bytes",
+    defence="edge_agent.api:MAX_ANSWER_BYTES",
+    off=1 << 40,
+)
+def an_answer_without_end(device: Device) -> Act:
+    """Somebody in the place of the server answers a poll with more than fits into memory."""
+    body = b'{"models": []' + b" " * (1 << 20) + b"}"
+    answer = instead(DESIRED_PATH, lambda handler: handler.answer(200, body))
+    device.plane.faults.append(answer)
+    return device.round
+
+
+@attack(
+    "network",
+    refused="server.bad_answer",
+    told="the server answers 302",
+    defence="edge_agent.api:_check_status",
+    off=nothing,
+)
+def a_redirect(device: Device) -> Act:
+    """Somebody sends a device elsewhere, with its token."""
+    body = Desired(report=True).model_dump_json().encode()
+    away = instead(DESIRED_PATH, lambda h: h.answer(302, body, Location="http://evil.example/"))
+    device.plane.faults.append(away)
+    return device.round
+
+
+@attack(
+    "network",
+    refused="metadata.malformed",
+    told="more than 1048576 bytes are announced",
+    defence="shared.metadata:MAX_BYTES",
+    off=1 << 40,
+)
+def metadata_that_unpack_without_end(device: Device) -> Act:
+    """Somebody in the place of the server answers with a few bytes that unpack to gigabytes."""
+    file = metadata.MetadataFile("timestamp", 1, b" " * 9_000_000)
+    bomb = metadata.pack([file])
+    assert len(bomb) < 2000
+
+    def act() -> Seen:
+        try:
+            return Seen(None, str(len(metadata.unpack(bomb))))
+        except WeftError as error:
+            return Seen(error.code, str(error))
+
+    return act
+
+
+def _anybody(_: object) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@attack(
+    "network",
+    refused="server.untrusted",
+    told="certificate verify failed",
+    defence="edge_agent.tls:trusting",
+    off=_anybody,
+)
+def a_server_with_a_certificate_of_its_own(device: Device, signer: Authority, tls: Serve) -> Act:
+    """Somebody takes the place of the server, with a certificate that nobody vouches for."""
+    return _at(device, tls(signer.server()))
+
+
+def _at(device: Device, plane: Plane, **settings: Any) -> Act:
+    """The device asks a server there, by other settings."""
+    identity = device.bench.config.state_dir / "identity.json"
+    known = json.loads(identity.read_text())
+    identity.write_text(json.dumps(known | {"server": plane.url}))
+    plane.token, plane.generation = known["token"], 9
+    plane.key = device.plane.key
+    device.settings.update(server=plane.url, **settings)
+    return device.round
+
+
+def _any_host(authorities: Any) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authorities))
+    context.check_hostname = False
+    return context
+
+
+@attack(
+    "network",
+    refused="server.untrusted",
+    told="not valid for '127.0.0.1'",
+    defence="edge_agent.tls:trusting",
+    off=_any_host,
+)
+def a_server_with_the_certificate_of_another(device: Device, signer: Authority, tls: Serve) -> Act:
+    """Somebody takes the place of the server, with a good certificate for another name."""
+    return _at(device, tls(signer.server("127.0.0.2")), server_ca=str(signer.file))
+
+
+@attack(
+    "network",
+    refused="server.untrusted",
+    told="and not pinned",
+    defence="edge_agent.tls:is_pinned",
+    off=yes,
+)
+def a_certificate_by_an_authority_that_was_forced(
+    device: Device, signer: Authority, tls: Serve
+) -> Act:
+    """An authority that devices trust makes a certificate for somebody in between."""
+    pins = [pin_of(new_key())]
+    server = tls(signer.server())
+    return _at(device, server, server_ca=str(signer.file), server_pins=pins)
+
+
+@attack(
+    "network",
+    refused="config.invalid",
+    told="use https",
+    defence="edge_agent.config:LOOPBACK",
+    off=frozenset({"weft.example"}),
+)
+def a_token_in_clear_text(device: Device) -> Act:
+    """Somebody listens where a device was configured to speak plain http to another machine."""
+    clear = {
+        name: json.dumps(value) if isinstance(value, dict) else value
+        for name, value in (device.settings | {"server": "http://weft.example"}).items()
+    }
+
+    def act() -> Seen:
+        try:
+            load_config(None, {f"WEFT_AGENT_{name.upper()}": v for name, v in clear.items()})
+        except WeftError as error:
+            return Seen(error.code, str(error))
+        return Seen(None)
+
+    return act
