@@ -53,6 +53,7 @@ from server.rollouts.building import Building, order_missing
 from server.rollouts.evaluation import duty as rollouts_duty
 from server.rollouts.evaluation import evaluate_due
 from server.rollouts.routes import router as rollouts
+from server.rollouts.withdrawal import end_what_leads_to
 from server.service.fleet import Fleet
 from server.service.process import Process
 from server.service.readiness import Readiness
@@ -186,6 +187,7 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     stack.callback(building.close)
     uploads = Duty(engine, "packages", LOOK_SECONDS, lambda: order_missing(engine, building))
     state.uploaded = _begin(stack, uploads).ring
+    state.withdrawn = end_what_leads_to
     state.building = building
     state.planning = Planning(Published(), settings.update_budget, building.unbuildable)
     courier = Courier(engine, settings.webhook_hosts)

@@ -35,6 +35,8 @@ MANIFEST, METADATA = "bundle.json", "metadata"
 MAX_PACKAGE_BYTES = 8**11 - 1
 #: Ways of one bundle: from so many different weights.
 MAX_WAYS = 64
+#: Days for which the metadata of a bundle hold, if nothing else is asked for.
+VALID_DAYS = 90
 MAX_MANIFEST_BYTES = 1 << 18
 MAX_METADATA_BYTES = MAX_BYTES
 

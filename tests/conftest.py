@@ -322,6 +322,11 @@ class Fleet:
         headers = {"Authorization": f"Bearer {device['token']}"}
         return device | {"headers": headers, "key": key}
 
+    def release(self, *versions: int) -> None:
+        """Sign versions without deploying them: chains pass through these only."""
+        for version in versions:
+            self.call("POST", f"/api/v1/models/m/versions/{version}/release")
+
     def roll_out(self, version: int) -> Any:
         return self.call("POST", "/api/v1/rollouts", json={"model": "m", "version": version})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from server.cli.options import SERVER, Json, Key, Server, connect
 from server.cli.output import show_record, transfer
-from shared.bundle import BundleReader
+from shared.bundle import VALID_DAYS, BundleReader
+from shared.metadata import unpack
 from shared.wire import MAX_CHAIN
 
 app = typer.Typer(help="Updates to be carried to a device.", no_args_is_help=True)
@@ -41,6 +43,12 @@ def export(
             help="Most packages of one way; 1 for devices that change weights in place.",
         ),
     ] = MAX_CHAIN,
+    valid_days: Annotated[
+        int,
+        typer.Option(
+            "--valid-days", min=1, max=3650, help="Days for which devices accept the bundle."
+        ),
+    ] = VALID_DAYS,
     as_json: Json = False,
     server: Server = SERVER,
     key: Key = None,
@@ -52,6 +60,7 @@ def export(
         "bases": bases or [],
         "full": full,
         "chain": chain,
+        "valid_days": valid_days,
     }
     with connect(server, key) as client:
         size = client.download(
@@ -65,7 +74,8 @@ def export(
         show_record(found, as_json)
         return
     with output.open("rb") as file:
-        bundle = BundleReader(file, output.name).bundle
+        reader = BundleReader(file, output.name)
+        bundle, until = reader.bundle, _valid_until(reader)
     ways = [
         {
             "from": way.base_version,
@@ -75,4 +85,10 @@ def export(
         for way in bundle.ways
     ]
     told = {**found, "version": bundle.version, "weights_digest": bundle.weights_digest}
-    show_record({**told, "ways": ways}, as_json)
+    show_record({**told, "valid_until": until, "ways": ways}, as_json)
+
+
+def _valid_until(reader: BundleReader) -> str:
+    """When the first of its metadata expires; of roots only the newest counts."""
+    newest = {file.role: json.loads(file.content)["signed"] for file in unpack(reader.metadata())}
+    return min(str(signed["expires"]) for signed in newest.values())

@@ -3,7 +3,9 @@
 1. each open assignment is planned from what the device holds
 2. where the outcome differs from the one told before, it is stored; the first offer is dated, and
    another outcome than before makes a new generation, hence a new ETag
-3. packages that are missing are asked for, after the transaction
+3. in the transaction in which something is offered, its packages are listed in the metadata, so
+   that whoever hears of the offer can have both
+4. packages that are missing are asked for, after the transaction
 
 A held assignment is planned anew at every poll: whatever it waits for (a published package, a
 larger budget) needs to notify nobody. Every offer is an event with its way and its bytes.
@@ -31,34 +33,46 @@ from server.tables import (
     DeviceModel,
     Json,
     Model,
+    Package,
     Rollout,
     Version,
     now,
 )
+from server.trust.repository import Trust
 from shared.wire import Desired, DesiredModel
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a poll gets. `wanted`: packages that must be built."""
+    """What a poll gets. `wanted`: packages that must be built; `offered`: ids of those that are."""
 
     generation: int
     desired: Desired
     wanted: list[Wanted] = field(default_factory=list)
+    offered: list[int] = field(default_factory=list)
 
 
-def answer_poll(engine: Engine, device_id: str, planning: Planning) -> Answer:
+def answer_poll(engine: Engine, device_id: str, planning: Planning, trust: Trust) -> Answer:
     """The answer to a poll of a device for which there is news, or of which something is held.
 
     Most such polls change nothing: a whole fleet may be held, until a window opens. So it is
     planned without writing first, and again in a write transaction where there is something new.
+    Raises BadTrust where what is offered cannot be signed: then nothing is.
     """
     with reading(engine) as session, session.no_autoflush:
         answer = _plan_all(session, device_id, planning)
-        if not (session.new or any(map(session.is_modified, session.dirty))):
+        is_new = session.new or any(map(session.is_modified, session.dirty))
+        if not is_new and trust.is_listed(session, _packages(session, answer)):
             return answer
     with writing(engine) as session:
-        return _plan_all(session, device_id, planning)
+        answer = _plan_all(session, device_id, planning)
+        session.flush()
+        trust.ensure_listed(session, _packages(session, answer))  # 3
+        return answer
+
+
+def _packages(session: Session, answer: Answer) -> list[Package]:
+    return [session.get_one(Package, package_id) for package_id in answer.offered]
 
 
 def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
@@ -77,13 +91,12 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
     )
     models: list[DesiredModel] = []
     wanted: list[Wanted] = []
+    offers: list[int] = []
     for row in session.execute(query):
         assignment, rollout, version, model, held = row
         assignment.reached_at = assignment.reached_at or now()
         number = number_in_use(session, model.id, held.weights_digest)
-        own = HELD.get(device.standing) or hold_reason(
-            rollout, assignment, number, version.number, now()
-        )
+        own = HELD.get(device.standing) or hold_reason(rollout, assignment, number, version, now())
         planned = (
             Planned(Hold(own))
             if own is not None
@@ -92,11 +105,12 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
         path = _store(session, device, row, planned)  # 2
         if isinstance(planned.plan, Build):
             wanted.append(planned.plan.wanted)
+        offers += [offer.package_id for offer in path]
         models.append(_describe(row, path))
     held_as_such = HELD.get(device.standing)
     must_tell = held_as_such is None and _has_not_told(session, device_id)
     desired = Desired(models=models, report=must_tell, held=held_as_such)
-    return Answer(device.generation, desired, wanted)
+    return Answer(device.generation, desired, wanted, offers)
 
 
 def _has_not_told(session: Session, device_id: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
@@ -12,36 +13,53 @@ from sqlalchemy.orm import Session, aliased
 from server.planner.abilities import Abilities, Needs
 from server.planner.paths import Offer, Packages
 from server.planner.plan import Download, Holding, Plan, Target, Terms, Wanted, plan
-from server.tables import Assignment, Device, DeviceModel, Json, Package, Version
+from server.tables import (
+    Assignment,
+    Device,
+    DeviceModel,
+    Json,
+    Package,
+    TrustMetadata,
+    Version,
+)
+from shared.metadata import TARGETS
 
 #: How long the packages of a model are remembered, in seconds.
 REMEMBERED_SECONDS = 2.0
 
 _base = aliased(Version)
-#: Of a package joined with its target and, where it has one, its base: retention took nothing.
+#: Of a package joined with its target and, where it has one, its base: retention took nothing, and
+#: the target is released.
 _USABLE = (
     Package.state == "published",
     Version.removed_at.is_(None),
     _base.removed_at.is_(None),
+    # Devices refuse what leads to anything else, so chains pass through released versions only.
+    Version.released_at.is_not(None),
+    Version.withdrawn_at.is_(None),
 )
+
+
+#: Id of the package that came last, and version of the list of released versions.
+_Newest: TypeAlias = tuple[int | None, int | None]
 
 
 class Published:
     """The published packages of models, remembered for a moment.
 
     A fleet polls for the same version again and again, and thousands of packages are much to read
-    for each poll. A package that was added is seen at once: what is remembered counts only while
-    the newest id is the same. One that was removed meanwhile is noticed by `Planning`, which looks
-    again at those that it is about to offer.
+    for each poll. A package that was added is seen at once, and so is a version that was released:
+    what is remembered counts only while the newest of both are the same. One that was removed
+    meanwhile is noticed by `Planning`, which looks again at those that it is about to offer.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: dict[int, tuple[int | None, float, Packages]] = {}
+        self._known: dict[int, tuple[_Newest, float, Packages]] = {}
 
     def of(self, session: Session, model_id: int) -> Packages:
         """The packages of a model."""
-        newest = session.scalar(select(func.max(Package.id)).where(Package.model_id == model_id))
+        newest = _newest(session, model_id)
         known = self._known.get(model_id)
         if known and known[0] == newest and self._clock() < known[1]:
             return known[2]
@@ -99,8 +117,22 @@ class Planning:
             self.published.forget(version.model_id)
 
 
+def _newest(session: Session, model_id: int) -> _Newest:
+    package = select(func.max(Package.id)).where(Package.model_id == model_id)
+    targets = select(func.max(TrustMetadata.version)).where(
+        TrustMetadata.model_id == model_id, TrustMetadata.role == TARGETS
+    )
+    last, listed = session.execute(
+        select(package.scalar_subquery(), targets.scalar_subquery())
+    ).one()
+    return last, listed
+
+
 def load_packages(session: Session, model_id: int) -> Packages:
-    """The published packages of a model, without those from or to weights that were removed."""
+    """The published packages of a model to released versions.
+
+    Without those from or to weights that were removed.
+    """
     ends = (_base.weights_digest, Version.weights_digest)
     query = (
         select(Package.id, *ends, Package.method, Package.needs, Package.size_bytes, Package.sha256)

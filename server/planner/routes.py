@@ -9,13 +9,14 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.api.context import BlobsDep, EngineDep
+from server.api.context import BlobsDep, EngineDep, TrustDep
 from server.api.files import MEDIA_TYPE
 from server.api.problems import answers
 from server.auth import Operator
 from server.planner.bundles import Order, make_bundle
 from server.publish.package_routes import BuilderDep
-from shared.bundle import MAX_WAYS, size_of, written
+from server.publish.release import ReleaseDep
+from shared.bundle import MAX_WAYS, VALID_DAYS, size_of, written
 from shared.wire import MAX_CHAIN, ModelName
 
 router = APIRouter(prefix="/api/v1", dependencies=[Operator])
@@ -44,6 +45,9 @@ class BundleIn(BaseModel):
     )
     full: bool = Field(False, description="Also a way for devices that hold none of these.")
     chain: int = Field(MAX_CHAIN, ge=1, le=MAX_CHAIN, description="Most packages of one way.")
+    valid_days: int = Field(
+        VALID_DAYS, ge=1, le=3650, description="Days for which devices accept it."
+    )
 
 
 @router.post(
@@ -53,20 +57,40 @@ class BundleIn(BaseModel):
     response_class=Response,
     responses=DOCUMENTED
     | answers(
-        "model.not_found", "version.not_found", "version.removed", "update.no_way", "blob.missing"
+        "model.not_found",
+        "version.not_found",
+        "version.removed",
+        "version.not_released",
+        "version.withdrawn",
+        "update.no_way",
+        "repository.ends_sooner",
+        "blob.missing",
     ),
 )
 async def post_bundle(
-    body: BundleIn, engine: EngineDep, blobs: BlobsDep, builder: BuilderDep
+    body: BundleIn,
+    engine: EngineDep,
+    blobs: BlobsDep,
+    builder: BuilderDep,
+    trust: TrustDep,
+    release: ReleaseDep,
 ) -> Response:
     """One file with what leads to a version, for `edge-agent apply-bundle`.
 
     The cheapest published packages from each base; where there are none, a lossless one is built
-    first, which may take minutes. The same content gives the same bytes.
+    first, which may take minutes. The signed metadata in it are made anew each time. The version
+    must be released; where the release key lies on the server, it is released by this.
     """
-    order = Order(body.model, body.version, body.bases, body.full or not body.bases, body.chain)
+    order = Order(
+        body.model,
+        body.version,
+        body.bases,
+        body.full or not body.bases,
+        body.chain,
+        body.valid_days,
+    )
     made = await to_thread.run_sync(
-        make_bundle, engine, blobs, order, abandon_on_cancel=True, limiter=builder
+        make_bundle, engine, blobs, order, trust, release, abandon_on_cancel=True, limiter=builder
     )
     bundle = made.bundle
     for offer in bundle.offers:

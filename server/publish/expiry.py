@@ -34,6 +34,7 @@ from server.tables import (
     Version,
     now,
 )
+from server.trust.listing import listed_packages
 
 log = logging.getLogger("weft.blobs")
 
@@ -105,7 +106,7 @@ def load_standing(session: Session, model: Model, keep_versions: int) -> Standin
         held=_by_digest(session, model, _held(session, model)),
         targets=frozenset(row.version_id for row in rollouts),
         starts=_by_digest(session, model, digests) | _bases(session, model),
-        open_packages=_open_packages(session, model),
+        open_packages=_open_packages(session, model) | _listed(session, model),
     )
 
 
@@ -181,6 +182,12 @@ def _open_packages(session: Session, model: Model) -> frozenset[int]:
     rows = session.execute(query).all()
     single = {package for package, _ in rows if package is not None}
     return frozenset(single.union(*(chain or () for _, chain in rows)))
+
+
+def _listed(session: Session, model: Model) -> frozenset[int]:
+    """What devices are told of in signed metadata."""
+    query = select(Package.id).where(Package.sha256.in_(listed_packages(session, model)))
+    return frozenset(session.scalars(query))
 
 
 def _forget_package(session: Session, row: Package) -> str:

@@ -3,8 +3,8 @@
     weights    of the newest versions; that a device holds, for it may have to start from them; that
                a rollout which counts leads to or came from; that a refinement starts from; and
                both ends of every package that is needed
-    packages   of an open assignment; to one of the newest versions; and on any way from weights
-               that a device holds to the target of a rollout which counts
+    packages   of an open assignment; listed in signed metadata; to one of the newest versions; and
+               on any way from weights that a device holds to the target of a rollout which counts
 
 A rollout counts while it is not finished, and afterwards as long as devices may still join it: each
 device that enrols later, or comes to match later, joins the newest that it matches. So of those
@@ -38,6 +38,7 @@ class Standing:
     starts: frozenset[int]
     """That rollouts came from and refinements begin with."""
     open_packages: frozenset[int]
+    """Of open assignments, and those listed."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 from server import logs
 from server.errors import BadRollout
 from server.history.events import record
+from server.publish.release import Release
 from server.rollouts.evaluation import settle
 from server.rollouts.membership import STARTED, leads_only_back, rollout_of
 from server.rollouts.steps import about, let_others_take
-from server.tables import DeviceModel, Model, Rollout, now
+from server.tables import DeviceModel, Model, Rollout, Version, now
 
 
 def find_rollout(session: Session, rollout_id: int) -> Rollout:
@@ -29,22 +30,31 @@ def find_rollout(session: Session, rollout_id: int) -> Rollout:
     return rollout
 
 
-def create_rollout(session: Session, rollout: Rollout, told: dict[str, Any], start: bool) -> None:
-    """Add a rollout, and start it or leave it `ready`; `told` is what history keeps of it."""
+def create_rollout(
+    session: Session, rollout: Rollout, told: dict[str, Any], start: bool, release: Release
+) -> None:
+    """Add a rollout, and start it or leave it `ready`; `told` is what history keeps of it.
+
+    Raises what `start_rollout` raises.
+    """
     rollout.state = "ready"
     session.add(rollout)
     session.flush()
     record(session, "rollout.created", told, **about(rollout))
     if start:
-        start_rollout(session, rollout)
+        start_rollout(session, rollout, release)
 
 
-def start_rollout(session: Session, rollout: Rollout) -> None:
-    """Begin with the first phase. Raises BadRollout `wrong_state`, `needs_rollback`."""
+def start_rollout(session: Session, rollout: Rollout, release: Release) -> None:
+    """Begin with the first phase, to a version that is released.
+
+    Raises BadRollout `wrong_state`, `needs_rollback`, and what `release` raises.
+    """
     _require(rollout, "ready")
     if not rollout.rollback and leads_only_back(session, rollout):
         text = "each device that the rollout is for has a newer version in use"
         raise BadRollout("needs_rollback", text)
+    release(session, session.get_one(Version, rollout.version_id))
     _change(rollout, "active")
     rollout.started_at = now()
     record(session, "rollout.started", {}, **about(rollout))
@@ -85,6 +95,11 @@ def withdraw_rollout(session: Session, rollout: Rollout) -> None:
         _abort(session, rollout, "rolled_back", "an operator has rolled it back")
 
 
+def end_for_withdrawal(session: Session, rollout: Rollout, number: int) -> None:
+    """Abort a rollout, in whatever state, whose version was withdrawn."""
+    _abort(session, rollout, "version_withdrawn", f"version {number} was withdrawn")
+
+
 def _abort(session: Session, rollout: Rollout, code: str, message: str) -> None:
     was_started = rollout.state != "ready"
     _change(rollout, "aborted")
@@ -96,6 +111,7 @@ def _abort(session: Session, rollout: Rollout, code: str, message: str) -> None:
     settle(session, [rollout.id])
 
 
+@logs.beyond_scope()
 def join_newest(session: Session, device_id: str, model_name: str) -> None:
     """Let a device that came to a model have its place in the rollout that it belongs to."""
     model = session.scalar(select(Model).where(Model.name == model_name))
@@ -104,6 +120,7 @@ def join_newest(session: Session, device_id: str, model_name: str) -> None:
         settle(session, [rollout.id])
 
 
+@logs.beyond_scope()
 def device_changed(session: Session, device_id: str) -> None:
     """Call where something of a device has changed that filters ask for: it may now match one."""
     session.flush()
@@ -111,7 +128,6 @@ def device_changed(session: Session, device_id: str) -> None:
     asking = (
         select(Model.name)
         .join(Rollout, Rollout.model_id == Model.id)
-@logs.beyond_scope()
         .where(Model.name.in_(names), Rollout.filter.is_not(None), Rollout.state.in_(STARTED))
         .distinct()
     )
@@ -120,7 +136,6 @@ def device_changed(session: Session, device_id: str) -> None:
 
 
 def _require(rollout: Rollout, state: str) -> None:
-@logs.beyond_scope()
     if rollout.state == state:
         return
     if rollout.state == "aborted" or (rollout.state == "finished" and state != "ready"):

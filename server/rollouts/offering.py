@@ -12,26 +12,37 @@ from server.rollouts.states import OVERDUE
 from server.tables import Assignment, Rollout, Version
 
 #: Reasons that lie in the rollout, not in the device: its deadline does not run meanwhile.
-OWN_HOLDS = frozenset({"rollout_paused", "rollout_aborted", "outside_window", "waiting_for_retry"})
+OWN_HOLDS = frozenset(
+    {
+        "rollout_paused",
+        "rollout_aborted",
+        "outside_window",
+        "waiting_for_retry",
+        "not_released",
+    }
+)
 
 
 def hold_reason(
     rollout: Rollout,
     assignment: Assignment,
     current_number: int | None,
-    target_number: int,
+    target: Version,
     at: datetime,
 ) -> str | None:
     """Why nothing may be offered at this time; None: it may.
 
-    The numbers are those of the versions; `current_number` None: weights that nobody knows. What
-    was offered before goes on through a pause and the end of a window.
+    `current_number`: of the version in use; None: weights that nobody knows. What was offered
+    before goes on through a pause and the end of a window, but not once its version is not
+    released any more: the device would refuse it.
     """
     if rollout.state == "aborted":
         return "rollout_aborted"
     if assignment.state == "waiting":
         return "waiting_for_retry"
-    if current_number is not None and target_number < current_number and not rollout.rollback:
+    if not target.is_released:
+        return "not_released"
+    if current_number is not None and target.number < current_number and not rollout.rollback:
         return "needs_rollback_mark"
     if assignment.offered_at is not None:
         return None

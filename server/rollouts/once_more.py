@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from server.errors import BadRollout
 from server.history.events import record
+from server.publish.release import Release
 from server.registry.versions import find_version
 from server.rollouts.admission import rows_changed
 from server.rollouts.deploy import create_rollout, withdraw_rollout
@@ -68,11 +69,11 @@ def _retriable(rollout: Rollout, device_id: str | None) -> list[ColumnElement[bo
     return conditions if device_id is None else [*conditions, Assignment.device_id == device_id]
 
 
-def roll_back(session: Session, rollout: Rollout, number: int | None) -> Rollout:
+def roll_back(session: Session, rollout: Rollout, number: int | None, release: Release) -> Rollout:
     """Start a rollout that takes the devices of this one back; the old one is aborted.
 
     Only for devices that hold the version, or may be on the way to it. Raises BadRollout
-    `wrong_state`, `no_previous_version`; BadVersion `not_found`.
+    `wrong_state`, `no_previous_version`; BadVersion `not_found`, and what `release` raises.
     """
     if rollout.state == "ready":
         raise BadRollout("wrong_state", f"rollout {rollout.id} has not been started")
@@ -94,7 +95,7 @@ def roll_back(session: Session, rollout: Rollout, number: int | None) -> Rollout
         rolls_back_id=rollout.id,
     )
     told: dict[str, Any] = {"version": version.number, "rolls_back": rollout.id}
-    create_rollout(session, back, told, start=True)
+    create_rollout(session, back, told, True, release)
     return back
 
 
@@ -108,6 +109,7 @@ def _version_before(session: Session, rollout: Rollout) -> Version:
             Version.model_id == rollout.model_id,
             Version.id != rollout.version_id,
             Version.removed_at.is_(None),
+            Version.withdrawn_at.is_(None),
         )
         .group_by(Version.id)
         .order_by(func.count().desc(), Version.number.desc())

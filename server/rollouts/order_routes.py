@@ -14,6 +14,7 @@ from server.api.idempotency import OnceDep
 from server.api.problems import answers
 from server.auth import Operator
 from server.db import writing
+from server.publish.release import ReleaseDep
 from server.rollouts import deploy, once_more
 from server.rollouts.answers import RolloutOut
 from server.rollouts.paths import RolloutPath
@@ -42,9 +43,9 @@ def _order(
     responses=REFUSED
     | answers("version.not_released", "version.withdrawn", "rollout.needs_rollback"),
 )
-def post_start(rollout_id: RolloutPath, engine: EngineDep) -> RolloutOut:
+def post_start(rollout_id: RolloutPath, engine: EngineDep, release: ReleaseDep) -> RolloutOut:
     """Begin a rollout that is `ready`."""
-    return _order(engine, rollout_id, deploy.start_rollout)
+    return _order(engine, rollout_id, partial(deploy.start_rollout, release=release))
 
 
 @router.post("/{rollout_id}/pause", summary="Pause a rollout", responses=REFUSED)
@@ -98,7 +99,11 @@ def post_retry(rollout_id: RolloutPath, engine: EngineDep, body: RetryIn = ALL) 
     ),
 )
 def post_roll_back(
-    rollout_id: RolloutPath, engine: EngineDep, once: OnceDep, body: RollBackIn = BEFORE
+    rollout_id: RolloutPath,
+    engine: EngineDep,
+    once: OnceDep,
+    release: ReleaseDep,
+    body: RollBackIn = BEFORE,
 ) -> Response:
     """Abort the rollout, also a finished one, and start one that leads its devices back.
 
@@ -109,7 +114,7 @@ def post_roll_back(
 
         def create() -> RolloutOut:
             rollout = deploy.find_rollout(session, rollout_id)
-            back = once_more.roll_back(session, rollout, body.version)
+            back = once_more.roll_back(session, rollout, body.version, release)
             return describe_rollout(session, back)
 
         return once.answer(session, create)

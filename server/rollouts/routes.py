@@ -14,6 +14,7 @@ from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
 from server.filters import devices_where, rollouts_where
+from server.publish.release import ReleaseDep
 from server.registry.models import find_model
 from server.registry.versions import find_version
 from server.rollouts.answers import AssignmentOut, RolloutDetailOut, RolloutOut
@@ -44,12 +45,15 @@ FILTER_CODES = ("filter.syntax", "filter.unknown_field", "filter.bad_value", "fi
         *FILTER_CODES,
     ),
 )
-def post_rollout(body: RolloutIn, engine: EngineDep, once: OnceDep) -> Response:
+def post_rollout(
+    body: RolloutIn, engine: EngineDep, once: OnceDep, release: ReleaseDep
+) -> Response:
     """Move devices of the model to the version, in phases.
 
     Each device gets at its next poll the smallest package that takes it there. Devices that an
     older rollout has not finished with are taken over from it. In a large fleet the answer comes
-    before the first devices are admitted.
+    before the first devices are admitted. Only a released version is sent: where the release key
+    lies on the server, it is released by this.
     """
     with writing(engine) as session:
 
@@ -60,7 +64,7 @@ def post_rollout(body: RolloutIn, engine: EngineDep, once: OnceDep) -> Response:
                 devices_where(session, body.filter)  # also whether the groups that it names exist
             rollout = body.as_row(model.id, version.id)
             asked = body.model_dump(exclude_defaults=True, exclude={"model", "start"})
-            create_rollout(session, rollout, asked, start=body.start)
+            create_rollout(session, rollout, asked, body.start, release)
             return describe_rollout(session, rollout)
 
         return once.answer(session, create)

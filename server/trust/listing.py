@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import TargetFile, Targets
 
-from server.tables import Assignment, Model, Package, Rollout, Version
-from shared.metadata import package_path, version_path
+from server.tables import Assignment, Model, Package, Rollout, TrustMetadata, Version
+from shared.metadata import PACKAGES, package_path, version_path
 from shared.tensors import TensorSpec
 
 #: Newest released versions of a model that stay listed, beside those that rollouts need.
@@ -52,20 +52,37 @@ def _stream_length(schema: Mapping[str, Any]) -> int:
 def versions_to_list(
     session: Session, model: Model, asked: Sequence[Version], keep: int = KEPT_VERSIONS
 ) -> list[Version]:
-    """The newest released versions, those that unfinished rollouts lead to, and `asked`."""
+    """The newest released versions, those that rollouts need, and `asked`."""
     released = Version.released_at.is_not(None) & Version.withdrawn_at.is_(None)
     query = select(Version).where(Version.model_id == model.id, released)
     found = {version.number: version for version in session.scalars(query)}
     found |= {version.number: version for version in asked}
-    needed = set(
-        session.scalars(
-            select(Rollout.version_id).where(
-                Rollout.model_id == model.id, Rollout.finished_at.is_(None)
-            )
-        )
-    )
+    needed = _needed_by_rollouts(session, model)
     newest = set(sorted(found, reverse=True)[:keep]) | {version.number for version in asked}
     return [v for n, v in sorted(found.items()) if n in newest or v.id in needed]
+
+
+def _needed_by_rollouts(session: Session, model: Model) -> set[int]:
+    """Ids of what rollouts lead to that are under way, or that devices may still join.
+
+    A device that comes later joins the newest that it matches, though it be a year old: of those
+    with the same filter that is the last one.
+    """
+    mine = (Rollout.model_id == model.id) & (Rollout.state != "aborted")
+    joined = select(func.max(Rollout.id)).where(mine, Rollout.rolls_back_id.is_(None))
+    last = joined.group_by(Rollout.filter)
+    counts = Rollout.finished_at.is_(None) | Rollout.id.in_(last)
+    return set(session.scalars(select(Rollout.version_id).where(mine, counts)))
+
+
+def listed_packages(session: Session, model: Model) -> frozenset[str]:
+    """SHA-256 of the packages that the metadata in use list."""
+    query = select(TrustMetadata.content).where(
+        TrustMetadata.model_id == model.id, TrustMetadata.role == PACKAGES
+    )
+    content = session.scalar(query.order_by(TrustMetadata.version.desc()).limit(1))
+    paths = json.loads(content)["signed"]["targets"] if content else ()
+    return frozenset(path.partition("/")[2] for path in paths)
 
 
 def packages_to_list(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from edge_agent import bundle as bundles
 from edge_agent.agent.loop import running
 from edge_agent.config import Config
+from server.db import reading
+from server.tables import TrustMetadata, now
 from shared.bundle import Bundle, BundleReader
+from shared.metadata import unpack
 
 NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens
 
@@ -61,6 +67,7 @@ def test_chains_up_to_a_length(depot: Any, export: Any, weights_file: Any) -> No
     assert depot.upload(weights_file(3), 2) == 3
     depot.fleet.publish(1, 2, b"one")
     depot.fleet.publish(2, 3, b"two")
+    depot.fleet.release(2)
     assert ways(export(3, bases=[1])) == [(1, ["ka", "ka"])]
     assert ways(export(3, bases=[1], chain=1)) == [(1, ["xor"])]
 
@@ -69,6 +76,7 @@ def test_several_ways_share_their_packages(depot: Any, export: Any, weights_file
     assert depot.upload(weights_file(3), 2) == 3
     depot.fleet.publish(1, 2, b"one")
     depot.fleet.publish(2, 3, b"two")
+    depot.fleet.release(2)
     path = export(3, bases=[2, 1, 2], full=True)
     assert ways(path) == [(1, ["ka", "ka"]), (2, ["ka"]), (None, ["full"])]
     assert len(opened(path).offers) == 3
@@ -80,8 +88,55 @@ def test_a_full_one_never_stands_in_for_a_way(depot: Any, export: Any) -> None:
     assert ways(export(2)) == [(None, ["full"])]
 
 
-def test_the_same_content_gives_the_same_bytes(depot: Any, export: Any) -> None:
-    assert export(2, bases=[1]).read_bytes() == export(2, bases=[1]).read_bytes()
+def members(path: Path) -> dict[str, dict[str, Any]]:
+    """What the metadata in it say, by role; of roots the last one."""
+    with path.open("rb") as file:
+        packed = BundleReader(file, path.name).metadata()
+    return {f.role: json.loads(f.content)["signed"] for f in unpack(packed)}
+
+
+def test_its_metadata_list_what_is_in_it_and_nothing_else(depot: Any, export: Any) -> None:
+    depot.fleet.publish(None, 2, b"of no use here")
+    small = depot.fleet.publish(1, 2, b"small")
+    found = members(export(2, bases=[1]))
+    assert set(found) == {"root", "timestamp", "snapshot", "targets", "packages"}
+    assert set(found["targets"]["targets"]) == {"v/2"}
+    assert set(found["packages"]["targets"]) == {f"p/{small}"}
+
+
+def test_it_holds_as_long_as_was_asked_for_whatever_the_server_goes_on_to_sign(
+    depot: Any, export: Any
+) -> None:
+    for days in (90, 200):
+        asked = {} if days == 90 else {"valid_days": days}
+        found = members(export(2, bases=[1], **asked))
+        ends = {datetime.fromisoformat(found[role]["expires"]) for role in found}
+        assert min(ends) > now() + timedelta(days=days, minutes=-5)
+    with reading(depot.fleet.server.app.state.engine) as session:
+        newest = {row.role: row.version for row in session.scalars(select(TrustMetadata))}
+    assert all(newest[r] > found[r]["version"] for r in ("timestamp", "snapshot", "packages"))
+
+
+def test_what_ends_sooner_cannot_be_made_to_last(depot: Any) -> None:
+    assert refused(depot, 409, version=2, valid_days=3650) == "repository.ends_sooner"
+
+
+def test_exporting_releases_where_the_key_is_at_hand(depot: Any, export: Any) -> None:
+    export(2)
+    shown = depot.fleet.call("GET", "/api/v1/models/m/versions/2")
+    assert shown["released_at"] is not None
+
+
+def test_nothing_is_exported_that_is_not_released(serve: Any, weights_file: Any) -> None:
+    from tests.conftest import Fleet
+
+    fleet = Fleet(serve(auto_release=False), [weights_file(0), weights_file(1)])
+    body = {"model": "m", "version": 2}
+    assert fleet.call("POST", "/api/v1/bundles", 409, json=body)["code"] == "version.not_released"
+    fleet.release(2)
+    assert fleet.server.client.post("/api/v1/bundles", json=body).status_code == 200
+    fleet.call("POST", "/api/v1/models/m/versions/2/withdraw")
+    assert fleet.call("POST", "/api/v1/bundles", 409, json=body)["code"] == "version.withdrawn"
 
 
 def test_what_cannot_be_made(depot: Any) -> None:

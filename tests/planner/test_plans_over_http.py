@@ -21,6 +21,7 @@ def three(depot: Any, weights_file: Any) -> Any:
     """Three versions, and a small package for each step."""
     depot.upload(weights_file(2))
     depot.steps = [depot.fleet.publish(n, n + 1, f"step {n}".encode()) for n in (1, 2)]
+    depot.fleet.release(2)
     return depot
 
 

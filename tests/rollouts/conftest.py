@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,12 @@ from server.devices.desired import Answer, answer_poll
 from server.devices.enrolment import enrol
 from server.devices.reports import take_report
 from server.planner.offers import Planning, Published
+from server.publish.release import require_released
 from server.rollouts.deploy import create_rollout
 from server.rollouts.evaluation import evaluate_due
 from server.tables import Assignment, Event, Model, Rollout, Version
+from server.trust.keyring import Keyring
+from server.trust.repository import Trust
 from shared.wire import Enrolment, Report
 
 CLOCKED = (
@@ -28,13 +33,18 @@ CLOCKED = (
 
 
 class Yard:
-    """A model with three versions; devices hold the weights of all of them, so nothing is sent."""
+    """A model with three released versions; devices hold all of them, so nothing is sent.
+
+    So nothing has to be listed, and no keys are needed.
+    """
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = open_engine(url)
         self.at = datetime(2026, 3, 2, 12, tzinfo=UTC)
         self._counters: dict[str, int] = {}
         self._planning = Planning(Published())
+        self._trust = Trust(self.engine, Keyring(Path("no keys")))
+        self.release = partial(require_released, self._trust, False)
         with writing(self.engine) as session:
             session.add(Model(name="m"))
             session.flush()
@@ -42,7 +52,7 @@ class Yard:
                 digest = str(number) * 64
                 same = {"blob": digest, "size_bytes": 1, "schema": {}, "schema_digest": ""}
                 version = Version(model_id=1, number=number, weights_digest=digest, **same)
-                version.source = "uploaded"
+                version.source, version.released_at = "uploaded", self.at
                 session.add(version)
 
     def now(self) -> datetime:
@@ -64,11 +74,11 @@ class Yard:
         row = {"phases": [{"percent": 100, "soak_seconds": 0}], "success_percent": 90.0} | body
         with writing(self.engine) as session:
             rollout = Rollout(model_id=1, version_id=version, **row)
-            create_rollout(session, rollout, {}, start)
+            create_rollout(session, rollout, {}, start, self.release)
             return rollout.id
 
     def poll(self, device: str) -> Answer:
-        return answer_poll(self.engine, device, self._planning)
+        return answer_poll(self.engine, device, self._planning, self._trust)
 
     def report(self, device: str, assignment: int, held: int, **changes: Any) -> None:
         self._counters[device] = counter = self._counters.get(device, 0) + 1

@@ -110,7 +110,7 @@ def test_nobody_joins_what_was_rolled_back_after_its_end(yard):
     yard.succeed(yard.enrol())
     assert yard.rollout(bad).state == "finished"
     with writing(yard.engine) as session:
-        once_more.roll_back(session, deploy.find_rollout(session, bad), None)
+        once_more.roll_back(session, deploy.find_rollout(session, bad), None, yard.release)
     late = yard.enrol()
     assert late not in yard.states(bad)
     assert yard.poll(late).desired.models == []

@@ -184,7 +184,7 @@ def test_a_ready_rollout_waits_for_its_start(yard):
     yard.wait(3600)
     assert (yard.rollout(rollout).state, yard.states(rollout)) == ("ready", {})
     assert yard.poll(device).desired.models == []
-    order(yard, rollout, deploy.start_rollout)
+    order(yard, rollout, deploy.start_rollout, yard.release)
     assert yard.states(rollout) == {device: "idle"}
 
 
@@ -221,7 +221,7 @@ def test_what_could_only_lead_back_is_refused_without_the_mark(yard):
     assert raised.value.code == "rollout.needs_rollback"
     ready = yard.roll_out(version=2, start=False, **orin)
     with pytest.raises(BadRollout, match="newer version in use"):
-        order(yard, ready, deploy.start_rollout)
+        order(yard, ready, deploy.start_rollout, yard.release)
     assert yard.rollout(ready).state == "ready"
     for allowed in ({"rollback": True, **orin}, {"filter": "attr.gpu==nano"}, {}):
         yard.roll_out(version=2, **allowed)
@@ -254,7 +254,9 @@ def test_back_go_those_that_hold_it_or_may_be_on_the_way(yard):
     yard.fail(failed)
     (offer,) = yard.poll(busy).desired.models
     with writing(yard.engine) as session:
-        back = once_more.roll_back(session, deploy.find_rollout(session, bad), None).id
+        back = once_more.roll_back(
+            session, deploy.find_rollout(session, bad), None, yard.release
+        ).id
     assert yard.rollout(bad).state == "aborted"
     assert set(yard.states(back)) == {done, busy}
     assert yard.rollout(back).version_id == 1
