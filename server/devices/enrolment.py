@@ -92,8 +92,8 @@ def _enrol_again(session: Session, device: Device, grant: Grant, presence: Prese
 def _give_key(session: Session, grant: Grant, key: str) -> Device:
     """Give the device that the token is for its new key; the old one is worth nothing from now."""
     device = session.get_one(Device, grant.device_id, with_for_update=True)
-    require_in_service(device)
     grant.use(now())
+    require_in_service(device)
     if device.public_key is not None:
         session.add(RetiredKey(public_key=device.public_key, device_id=device.id))
     told = {"token": grant.name, "key": key, "old_key": device.public_key, "new_key": True}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.device_keys import DeviceKey
+
 
 def test_enrolment_gives_an_identity(fleet):
     device = fleet.enrol(fleet.digests[0])
@@ -22,7 +24,7 @@ def test_enrolment_gives_an_identity(fleet):
 def test_enrolment_needs_the_token(serve, settings, code):
     server = serve(**settings)
     body = {"name": "cam", "token": "another-token"}
-    answer = server.client.post("/device/v1/enrol", json=body)
+    answer = server.client.post("/device/v1/enrol", **DeviceKey().enrolment(body))
     assert (answer.status_code, answer.json()["code"]) == (403, code)
 
 
