@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tuf.api.metadata import Metadata, Root, Targets
@@ -118,7 +119,8 @@ class Desk:
 
     def _keep(self, name: str, content: bytes) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_new(self.folder / name, content, 0o644)
+        with suppress(FileExistsError):  # a server that keeps its own roots there was first
+            write_new(self.folder / name, content, 0o644)
 
     def _drop(self, path: Path, published: Document) -> None:
         """Put a draft away that was published, or that another document came before."""

@@ -12,20 +12,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.tables import Model, TrustMetadata, TrustRoot, Version, now
+from server.trust.documents import VALID
 from server.trust.keys import WORDS
-from shared.metadata import PACKAGES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from shared.metadata import ROOT, TARGETS
 
 log = logging.getLogger("weft.trust")
 
 #: Left of its life when a role becomes a concern. The server renews at half life what it can:
 #: where less than this is left, that fails; of the other roles somebody has to sign in time.
-CONCERN: Final = {
-    ROOT: timedelta(days=90),
-    TARGETS: timedelta(days=60),
-    PACKAGES: timedelta(days=10),
-    SNAPSHOT: timedelta(days=10),
-    TIMESTAMP: timedelta(days=5),
-}
+CONCERN: Final = {role: life * 3 // 10 for role, life in VALID.items()}
 
 
 @dataclass(frozen=True)
@@ -99,9 +94,9 @@ def _concern(expiry: Expiry, can_release: bool, at: datetime) -> Concern | None:
 
 def _todo(expiry: Expiry, can_release: bool) -> str:
     if expiry.role == ROOT:
-        return "Sign the next root: `weft keys rotate root`; docs/security.md says how."
+        return "Sign the next root: `weft keys renew root`; docs/security.md says how."
     if expiry.role == TARGETS and not can_release:
-        return f"Sign the list of versions anew: `weft release {expiry.model} VERSION`."
+        return "Sign the list of versions anew: `weft keys renew release`."
     return "The server renews it: see its log for why it does not."
 
 

@@ -71,7 +71,7 @@ def test_what_is_to_be_done_depends_on_where_the_key_lies(listed: Shop) -> None:
 
     assert todo() == "The server renews it: see its log for why it does not."
     listed.take_offline(TARGETS)
-    assert todo() == "Sign the list of versions anew: `weft release m VERSION`."
+    assert todo() == "Sign the list of versions anew: `weft keys renew release`."
 
 
 def test_the_log_tells_each_concern_once_a_day(
