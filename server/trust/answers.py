@@ -6,23 +6,38 @@ dictionary, where this server still has all of it, byte for byte.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from server.tables import Model, TrustMetadata, TrustRoot
+from server.tables import Model, TrustMetadata, TrustRoot, now
 from server.trust.edition import Rows, in_use
-from shared.metadata import ROLES, ROOT, MetadataFile, known_bytes, pack
-
-log = logging.getLogger("weft.trust")
+from server.trust.expiry import Concern, Reminder
+from server.trust.keys import WORDS
+from shared.metadata import (
+    PACKAGES,
+    ROLES,
+    ROOT,
+    SNAPSHOT,
+    TARGETS,
+    TIMESTAMP,
+    MetadataFile,
+    known_bytes,
+    pack,
+)
 
 #: Packed answers that are kept: the devices of a fleet hold much the same.
 KEPT_ANSWERS: Final = 64
+
+#: What to do where this server's database is older than what was published.
+_AHEAD: Final = {
+    ROOT: "Lay the roots that were published since into the keys folder: `<version>.root.json`.",
+    TARGETS: "Where a backup was restored, sign the list of versions anew: `weft release`.",
+} | dict.fromkeys((TIMESTAMP, SNAPSHOT, PACKAGES), "Set the clock of this machine.")
 
 _Key = tuple[int, tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]
 
@@ -33,11 +48,13 @@ class Answers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, bytes] = OrderedDict()
+        self._reminder = Reminder()
 
     def answer(self, session: Session, model: Model, held: Mapping[str, int]) -> bytes | None:
         """See `Trust.answer`."""
         rows = in_use(session, model.id)
         files = _lacking(session, rows, held)
+        self._reminder.remind(_ahead(session, model, rows, held), now())
         if not files:
             return None
         versions = tuple((file.role, file.version) for file in files)
@@ -68,6 +85,18 @@ def _lacking(session: Session, rows: Rows, held: Mapping[str, int]) -> list[Meta
         for role in ROLES
         if role in rows and held.get(role) != rows[role].version
     ]
+
+
+def _ahead(
+    session: Session, model: Model, rows: Rows, held: Mapping[str, int]
+) -> Iterator[Concern]:
+    """What a device says that it holds, and that is newer than all that is published here."""
+    published = {role: row.version for role, row in rows.items()}
+    published[ROOT] = session.scalar(select(func.max(TrustRoot.version))) or 0
+    for role, version in held.items():
+        if role in published and version > published[role]:
+            text = f"a device says it holds version {version}, here is {published[role]}"
+            yield Concern(f"{WORDS[role]} of {model.name}", text, _AHEAD[role])
 
 
 def _known(session: Session, model: Model, held: Mapping[str, int]) -> bytes:

@@ -67,8 +67,9 @@ class Frame:
     valid: timedelta | None = None
 
     def end(self, role: str) -> datetime:
-        """When a signature of now ends to hold."""
-        return self.at + (self.valid or VALID[role])
+        """When a signature of now ends to hold; of a list of versions never sooner than usual."""
+        asked = self.valid or VALID[role]
+        return self.at + (max(asked, VALID[TARGETS]) if role == TARGETS else asked)
 
     @property
     def fields(self) -> dict[str, str]:

@@ -228,7 +228,7 @@ class Trust:
         """
         for package in packages:
             _require_released(package.target_version)
-        at, valid = now(), timedelta(days=valid_days)
+        at, valid = now().replace(microsecond=0), timedelta(days=valid_days)
         edition = self.edition(session, model, at, valid)
         listed = edition.packages.signed.targets.values() if edition.packages else ()
         self._require_lasting(session, edition, at + valid)
