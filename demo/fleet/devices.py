@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ import httpx
 from demo.fleet.weights import MODEL, are_sound, write_version
 from edge_agent.heavy.inline import Inline
 from edge_agent.inventory import capabilities
+from edge_agent.keys import DeviceKey
 from shared import wire
 from shared.decode import decode
 from shared.package import PackageReader
@@ -41,6 +43,7 @@ class Device:
     number: int
     slots: dict[str, Path]
     current: str
+    device_id: str = ""
     token: str = ""
     etag: str = ""
     counter: int = 0
@@ -52,17 +55,26 @@ class Device:
         """The production line that the device stands at, from 1."""
         return 1 + self.number % LINES
 
+    @cached_property
+    def key(self) -> DeviceKey:
+        """What it signs by."""
+        return DeviceKey(self.folder / "device.key")
+
     def enrol(self, token: str) -> None:
         """Become known to the server."""
-        body = wire.Enrolment(
+        self.key.make()
+        enrolment = wire.Enrolment(
             name=f"line{self.line}-{self.number:02}",
             token=token,
+            key=self.key.public,
             models={MODEL: wire.HeldModel(slots=list(self.slots), current=self.current)},
             capabilities=capabilities(Inline().about(), self.folder),
             attributes={"line": str(self.line)},
         )
-        answer = self.http.post(wire.ENROL_PATH, json=body.model_dump()).raise_for_status()
-        self.token = wire.Enrolled.model_validate_json(answer.content).token
+        body = enrolment.model_dump_json().encode()
+        given = self._send(wire.ENROL_PATH, body, self.key.sign("enrol", "", body))
+        enrolled = wire.Enrolled.model_validate_json(given)
+        self.device_id, self.token = enrolled.device_id, enrolled.token
 
     def poll(self) -> float:
         """Ask what to run, and do it; seconds until the next poll."""
@@ -116,7 +128,7 @@ class Device:
     def _report(self, wanted: wire.DesiredModel, sound: bool) -> None:
         self.counter += 1
         fault = wire.Fault(code="health.failed", message="the weights are not sound")
-        body = wire.Report(
+        report = wire.Report(
             counter=self.counter,
             model=MODEL,
             assignment=wanted.assignment,
@@ -128,13 +140,17 @@ class Device:
             error=None if sound else fault,
             health=("unverified" if self.line == BLIND_LINE else "passed") if sound else "failed",
         )
-        headers = self._headers() | {"Content-Type": "application/json"}
-        self.http.post(
-            wire.REPORTS_PATH, content=body.model_dump_json(), headers=headers
-        ).raise_for_status()
+        body = report.model_dump_json().encode()
+        self._send(wire.REPORTS_PATH, body, self.key.sign("report", self.device_id, body))
+
+    def _send(self, path: str, body: bytes, signature: str) -> bytes:
+        """Send what the device's key has signed; the answer."""
+        signed = {"Content-Type": "application/json", wire.SIGNATURE_HEADER: signature}
+        answer = self.http.post(path, content=body, headers=self._headers() | signed)
+        return answer.raise_for_status().content
 
     def _headers(self, etag: str = "") -> dict[str, str]:
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return headers | {"If-None-Match": etag} if etag else headers
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from server.api.gate import MAX_PARAMETERS
+from tests.device_keys import DeviceKey
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -32,9 +33,9 @@ def test_a_device_that_asks_too_often_is_told_when_to_come_back(serve):
 
 def test_enrolments_are_limited_by_address(serve):
     post = serve(rate_enrolments=0.01, rate_burst=100).client.post
-    body = {"name": "cam", "token": "enrol-me-please", "models": {}}
-    assert post("/device/v1/enrol", json=body).status_code == 201
-    assert code(post("/device/v1/enrol", json=body)) == (429, "request.rate_limited")
+    request = DeviceKey().enrolment({"name": "cam", "token": "enrol-me-please", "models": {}})
+    assert post("/device/v1/enrol", **request).status_code == 201
+    assert code(post("/device/v1/enrol", **request)) == (429, "request.rate_limited")
 
 
 def test_guessing_the_key_is_limited_and_health_never_is(serve):
@@ -77,8 +78,9 @@ class Held:
 
 def test_under_overload_polls_are_sent_away_and_others_are_not(serve):
     server = serve(max_in_work=4, poll_interval=100)
-    enrol = {"name": "cam", "token": "enrol-me-please", "models": {}}
-    device = server.client.post("/device/v1/enrol", json=enrol).json()
+    body = {"name": "cam", "token": "enrol-me-please", "models": {}}
+    first, other = (DeviceKey().enrolment(body) for _ in range(2))
+    device = server.client.post("/device/v1/enrol", **first).json()
     headers = {"Authorization": f"Bearer {device['token']}"}
     held = Held(server, 4)
     try:
@@ -90,7 +92,7 @@ def test_under_overload_polls_are_sent_away_and_others_are_not(serve):
         report = server.client.post("/device/v1/reports", headers=headers, json={})
         assert code(report) == (422, "request.invalid")
         assert server.client.get("/api/v1/models").status_code == 200
-        assert server.client.post("/device/v1/enrol", json=enrol).status_code == 201
+        assert server.client.post("/device/v1/enrol", **other).status_code == 201
         assert server.client.get("/healthz").status_code == 200
     finally:
         held.let_go()

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.device_keys import DeviceKey
+
 TOKEN = "enrol-me-please"
 
 
@@ -33,7 +35,8 @@ def enrol(fleet_server: str) -> Callable[..., str]:
 
     def enrol(name: str, **more: Any) -> str:
         body = {"name": name, "token": TOKEN, "models": {"digits": {}}} | more
-        answer = httpx.post(f"{fleet_server}/device/v1/enrol", json=body, verify=False)
+        request = DeviceKey().enrolment(body)
+        answer = httpx.post(f"{fleet_server}/device/v1/enrol", **request, verify=False)
         return str(answer.raise_for_status().json()["device_id"])
 
     return enrol

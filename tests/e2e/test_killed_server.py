@@ -43,6 +43,7 @@ DOOMED = """
 import os, signal, sys
 from sqlalchemy import Engine, event
 import server.cli
+from tests.device_keys import DeviceKey
 
 table, moment = sys.argv[1:3]
 marked = set()
@@ -115,7 +116,8 @@ class Site:
             for number in range(DEVICES):
                 held = {"m": {"slots": [digest], "current": digest}}
                 body = {"name": f"d{number}", "token": TOKEN, "models": held}
-                self.devices.append(_ask(client, "POST", "/device/v1/enrol", json=body)["token"])
+                request = DeviceKey().enrolment(body)
+                self.devices.append(_ask(client, "POST", "/device/v1/enrol", **request)["token"])
 
     def upload(self, client: httpx.Client, number: int) -> Any:
         return _ask(

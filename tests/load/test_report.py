@@ -13,6 +13,7 @@ from benchmarks.load import report
 from benchmarks.load.__main__ import Records
 from server.db import reading
 from server.tables import Device, DeviceModel, Event, Run
+from tests.device_keys import DeviceKey
 from tests.load.conftest import FLEET, IDLE
 
 
@@ -88,7 +89,7 @@ def test_records_say_when_they_were_measured(records):
 
 def test_a_simulated_device_leaves_the_rows_of_an_enrolled_one(loaded):
     body = {"name": "cam", "token": "enrol-me-please", "models": {"fleet": {"current": "0" * 64}}}
-    loaded.client.post("/device/v1/enrol", json=body).raise_for_status()
+    loaded.client.post("/device/v1/enrol", **DeviceKey().enrolment(body)).raise_for_status()
     with reading(loaded.app.state.engine) as session:
         counts = [
             session.scalar(select(func.count()).select_from(table).where(*which))

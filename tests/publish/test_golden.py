@@ -17,6 +17,7 @@ from server.refine.weights import load_into, load_state
 from server.tables import Package
 from shared.golden import Golden, samples_digest
 from shared.package import PackageReader
+from tests.device_keys import DeviceKey
 from tests.publish.conftest import ARCHITECTURE, MODULE
 
 FULL = {"model": "digits", "target": 1, "method": {"id": "full"}}
@@ -83,7 +84,7 @@ def test_only_devices_that_read_format_2_are_offered_samples(
         "models": {"digits": {"slots": [], "current": None}},
         "capabilities": {"formats": formats, "methods": {"full": 1}, "coders": ["zstd/1"]},
     }
-    device = plant.ask("POST", "/device/v1/enrol", json=body)
+    device = plant.ask("POST", "/device/v1/enrol", **DeviceKey().enrolment(body))
     plant.ask("POST", "/api/v1/rollouts", json={"model": "digits", "version": 1})
     headers = {"Authorization": f"Bearer {device['token']}"}
     (offer,) = plant.ask("GET", "/device/v1/desired", headers=headers)["models"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from server import logs
+from tests.device_keys import DeviceKey
 
 KEY, TOKEN = "a-real-secret", "enrol-me-please"
 
@@ -82,7 +83,7 @@ def test_every_route_is_told_by_its_whole_path(server, lines):
 
 def test_polls_are_told_only_at_debug_and_name_the_device(server, lines):
     body = {"name": "cam", "token": TOKEN, "models": {}}
-    device = server.client.post("/device/v1/enrol", json=body).json()
+    device = server.client.post("/device/v1/enrol", **DeviceKey().enrolment(body)).json()
     for level, expected in (("info", 0), ("debug", 1)):
         written = lines("json", level)
         headers = {"Authorization": f"Bearer {device['token']}"}
@@ -127,7 +128,8 @@ def test_no_secret_is_logged(serve, lines):
     written = lines("text", "debug")
     key = {"Authorization": f"Bearer {KEY}"}
     post, get = server.client.post, server.client.get
-    device = post("/device/v1/enrol", json={"name": "a", "token": TOKEN, "models": {}}).json()
+    body = {"name": "a", "token": TOKEN, "models": {}}
+    device = post("/device/v1/enrol", **DeviceKey().enrolment(body)).json()
     post("/device/v1/enrol", json={"name": 7, "token": TOKEN})
     post("/device/v1/enrol", content=f'{{"token": "{TOKEN}"'.encode())
     token = {"Authorization": f"Bearer {device['token']}"}

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from server.service import fleet as fleet_figures
 from server.service import readiness
+from tests.device_keys import DeviceKey
 
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
@@ -38,7 +39,7 @@ def test_the_fleet_by_model_version_and_state(fleet, always_fresh):
     fleet.enrol(current="ab" * 32, name="c")
     fleet.enrol(name="d")
     stranger = {"name": "e", "token": "enrol-me-please", "models": {"other": {"slots": []}}}
-    fleet.call("POST", "/device/v1/enrol", json=stranger)
+    fleet.call("POST", "/device/v1/enrol", **DeviceKey().enrolment(stranger))
     found = samples(fleet.server)
     assert found["weft_devices_enrolled"] == 5
     assert {key: value for key, value in found.items() if key.startswith("weft_devices{")} == {

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, func, select
 
 from server.db import reading
 from server.tables import Assignment, Event, Lease, Rollout
+from tests.device_keys import DeviceKey
 from tests.several_processes.conftest import TOKEN, Program
 
 pytestmark = pytest.mark.postgres("SQLite serves one process")
@@ -70,6 +71,8 @@ class Servers:
 class Simulated:
     """A device that does at once what it is told."""
 
+    device_id: str
+    key: DeviceKey
     headers: dict[str, str]
     counter: int = 0
     offered: list[int] = field(default_factory=list)
@@ -89,7 +92,8 @@ class Simulated:
                     "weights_digest": wanted["weights_digest"],
                     "slots": [wanted["weights_digest"]],
                 }
-                servers.must("POST", "/device/v1/reports", json=report, headers=self.headers)
+                signed = self.key.signed("report", self.device_id, report, self.headers)
+                servers.must("POST", "/device/v1/reports", **signed)
 
 
 @pytest.fixture
@@ -122,8 +126,10 @@ def devices(servers: Servers, weights_file: Callable[..., Path]) -> list[Simulat
             if number < count
         }
         body = {"name": f"d{number}", "token": TOKEN, "models": held}
-        token = servers.must("POST", "/device/v1/enrol", json=body)["token"]
-        return Simulated({"Authorization": f"Bearer {token}"})
+        key = DeviceKey()
+        given = servers.must("POST", "/device/v1/enrol", **key.enrolment(body))
+        headers = {"Authorization": f"Bearer {given['token']}"}
+        return Simulated(given["device_id"], key, headers)
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(enrol, range(max(count for count, _ in FLEETS.values()))))
