@@ -24,6 +24,8 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+
+from tests.device_keys import DeviceKey
 from sqlalchemy import inspect, select, text
 
 from server.db import open_engine, reading
@@ -43,7 +45,6 @@ DOOMED = """
 import os, signal, sys
 from sqlalchemy import Engine, event
 import server.cli
-from tests.device_keys import DeviceKey
 
 table, moment = sys.argv[1:3]
 marked = set()
