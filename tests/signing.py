@@ -86,7 +86,8 @@ class Roots:
     files: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._signers: list[CryptoSigner] = []
+        self.signers: list[CryptoSigner] = []
+        """Who has signed the newest one."""
         if not self.files:
             self.publish()
 
@@ -105,8 +106,8 @@ class Roots:
             consistent_snapshot=True,
         )
         self.edit(root)
-        both = {key.public_key.keyid: key for key in (*self._signers, *self.keys[ROOT])}
-        self._signers = list(self.keys[ROOT])
+        both = {key.public_key.keyid: key for key in (*self.signers, *self.keys[ROOT])}
+        self.signers = list(self.keys[ROOT])
         self.files.append(sign(root, list(both.values())))
         return self.files[-1]
 

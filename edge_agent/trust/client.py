@@ -17,7 +17,7 @@ import logging
 from datetime import datetime, timezone
 
 from tuf.api.exceptions import DownloadHTTPError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Signed, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Signed, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater
 
@@ -109,7 +109,9 @@ class Client(Updater):
                 self._believe_that_it_was(_issued(metadata.signed))
         super()._load_timestamp()
         self._believe_that_it_was(_issued(self._trusted_set.timestamp))
-        check_root(self._trusted_set.root, self._trusted_set.reference_time)
+        # ngclient would ask for another snapshot first, and then say that there is none.
+        for trusted in (self._trusted_set.root, self._trusted_set.timestamp):
+            check_fresh(trusted, self._trusted_set.reference_time)
 
     def _believe_that_it_was(self, issued: datetime | None) -> None:
         if issued and issued > self._trusted_set.reference_time:
@@ -145,10 +147,10 @@ def check_model(signed: Signed, model: str | None) -> None:
         raise OtherModel(f"{signed.type} is of model {found!r}, not of {model}")
 
 
-def check_root(root: Root, now: datetime) -> None:
-    """Raise ExpiredMetadataError where it is known by now that the root has expired."""
-    if root.is_expired(now):
-        raise ExpiredMetadataError("Final root.json is expired")
+def check_fresh(signed: Signed, now: datetime) -> None:
+    """Raise ExpiredMetadataError where it is known by now that it has expired."""
+    if signed.is_expired(now):
+        raise ExpiredMetadataError(f"{signed.type}.json is expired since {signed.expires}")
 
 
 def _issued(signed: Signed) -> datetime | None:

@@ -114,3 +114,8 @@ def nothing(*_: Any, **__: Any) -> None:
 def yes(*_: Any, **__: Any) -> bool:
     """A question that is answered with yes."""
     return True
+
+
+def no(*_: Any, **__: Any) -> bool:
+    """A question that is answered with no."""
+    return False

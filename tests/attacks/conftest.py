@@ -14,6 +14,7 @@ import pytest
 
 from tests.attacks.device import Device
 from tests.attacks.plant import Plant
+from tests.attacks.victim import Victim
 from tests.certificates import Authority, authority
 from tests.edge_agent.plane import MODEL, Bench, Plane, Shelf, make_shelf, serving
 
@@ -47,6 +48,12 @@ def device(plane: Plane, shelf: Shelf, tmp_path: Path, caplog: pytest.LogCapture
         "models": {MODEL: {}},
     }
     return Device(Bench(settings), plane, shelf, caplog)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Victim:
+    """What a device trusts that runs version 1 of three."""
+    return Victim(tmp_path / "state")
 
 
 @pytest.fixture
