@@ -27,9 +27,10 @@ def doctor(full: Full = False, data_dir: DataDir = None, as_json: Json = False) 
     # Here, as in other commands that open the database: most speak HTTP only, and start sooner.
     from server.cli.findings import Finding, surroundings
     from server.cli.findings_stored import stored
+    from server.cli.findings_trust import key_files
 
     settings = load_settings(**({"data_dir": data_dir} if data_dir else {}))
-    findings = [*surroundings(settings), *stored(settings, full)]
+    findings = [*surroundings(settings), *key_files(settings), *stored(settings, full)]
     worst = max((finding.state for finding in findings), key=STATUS.__getitem__)
     if as_json:
         show_json({"state": worst, "checks": [finding.record() for finding in findings]})

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from server import db
 from server.backup.rows import named_blobs
 from server.cli.findings import CLOCK_SKEW, Finding, of_error
+from server.cli.findings_trust import signed
 from server.settings import Settings
 from server.storage import open_store
 from server.storage.base import BlobStore
@@ -52,6 +53,7 @@ def stored(settings: Settings, full: bool) -> Iterator[Finding]:
                 yield from _leases(session)
                 yield from _clock(session)
                 yield from _stuck(session)
+                yield from signed(session, settings)
                 named = _named(session)
         finally:
             engine.dispose()

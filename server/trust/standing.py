@@ -44,11 +44,14 @@ def targets_of(session: Session, model: Model) -> bytes | None:
     return row.content.encode() if row else None
 
 
+def delegated(session: Session) -> list[Role]:
+    """The roles by which the models' targets hand packages on."""
+    published = select(Model).where(Model.id.in_(select(TrustMetadata.model_id)))
+    contents = [targets_of(session, m) for m in session.scalars(published.order_by(Model.name))]
+    read = [documents.read(content, Targets).signed for content in contents if content is not None]
+    return [targets.get_delegated_role(PACKAGES) for targets in read]
+
+
 def _roles(session: Session, root: Root) -> Iterator[tuple[str, Role]]:
     yield from ((name, root.roles[name]) for name in WORDS if name in root.roles)
-    published = select(Model).where(Model.id.in_(select(TrustMetadata.model_id)))
-    for model in session.scalars(published.order_by(Model.name)):
-        content = targets_of(session, model)
-        if content is not None:
-            targets = documents.read(content, Targets).signed
-            yield PACKAGES, targets.get_delegated_role(PACKAGES)
+    yield from ((PACKAGES, role) for role in delegated(session))
