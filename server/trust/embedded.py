@@ -7,6 +7,7 @@ anything. `weft doctor` says so, and `docs/security.md` how to move them.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from server.trust.keys import WORDS, make_signer, write_private
 from server.trust.written import write_new
 from shared.errors import NoSpace
 from shared.metadata import PACKAGES, ROOT
+
+log = logging.getLogger("weft.trust")
 
 _ROOT_FILE: Final = re.compile(r"([1-9][0-9]{0,5})\.root\.json")
 
@@ -54,6 +57,14 @@ def keep_root(folder: Path, version: int, content: bytes) -> None:
         write_new(root_file(folder, version), content, 0o644)
     except OSError as error:
         raise NoSpace("unusable", f"{folder}: {error.strerror}") from error
+
+
+def try_to_keep(folder: Path, version: int, content: bytes) -> None:
+    """As `keep_root`; where the folder is not for this process to write to, it is let be."""
+    try:
+        keep_root(folder, version, content)
+    except NoSpace as error:
+        log.info("root %d is not kept beside the keys: %s", version, error.message)
 
 
 def roots_in(folder: Path) -> list[tuple[int, bytes]]:

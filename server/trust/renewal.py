@@ -18,7 +18,7 @@ from tuf.api.metadata import Root
 from server.db import reading, writing
 from server.tables import Model, TrustMetadata, TrustRoot
 from server.trust import documents
-from server.trust.embedded import keep_root, roots_in
+from server.trust.embedded import keep_root, roots_in, try_to_keep
 from server.trust.offline import sign_targets_again
 from shared.errors import WeftError
 from shared.metadata import PACKAGES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
@@ -40,6 +40,7 @@ def renew_all(trust: Trust, at: datetime) -> int:
     ended = [_try_model(trust, model_id, at) for model_id in _due(trust, at)]
     with writing(trust.engine) as session:
         ended.append(renew_root(trust, session, at))
+    keep_roots(trust)
     failed = [error for error in ended if isinstance(error, WeftError)]
     if failed:
         raise failed[-1]
@@ -85,11 +86,21 @@ def renew_model(trust: Trust, session: Session, model_id: int, at: datetime) -> 
     return True
 
 
+def keep_roots(trust: Trust) -> None:
+    """Keep all roots beside the keys, where that is allowed: a backup may be older than one."""
+    folder = trust.keyring.folder
+    there = dict(roots_in(folder))
+    with reading(trust.engine) as session:
+        for version, content in enumerate(trust.roots(session), start=1):
+            if version not in there:
+                try_to_keep(folder, version, content)
+
+
 def renew_root(trust: Trust, session: Session, at: datetime) -> bool:
     """Take a root that lies beside the keys, or sign the next one where the root's key is here.
 
-    It is written to the keys folder first: a database that is restored from an older backup finds
-    it there.
+    It is written to the keys folder first, so that it is never lost: a crash in between, or a
+    database that is restored from an older backup, finds it there.
     """
     row = session.scalars(select(TrustRoot).order_by(TrustRoot.version.desc()).limit(1)).one()
     waiting = dict(roots_in(trust.keyring.folder)).get(row.version + 1)
