@@ -7,7 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo demo-fleet test test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load soak-edge clean
 
 install: $(ENV)/installed
 
@@ -26,6 +26,10 @@ demo-fleet: install
 
 test: install
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+
+# The table of attacks (docs/security.md), each with its defence and without; part of `make test`.
+test-attacks: install
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/attacks
 
 # Each point at which an agent can be killed, the power fail or its disk go wrong; `make test` tries
 # a sample. It says how many points were tried. About 6 minutes.

@@ -55,7 +55,7 @@ class Attack:
 
     area: Area
     arrange: Callable[..., Act]
-    refused: str
+    refused: str | None
     told: str
     defence: str
     off: Any
@@ -85,7 +85,7 @@ ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    area: Area, *, refused: str, told: str, defence: str, off: Any, then: str | None = None
+    area: Area, *, refused: str | None, told: str, defence: str, off: Any, then: str | None = None
 ) -> Callable[[Callable[..., Act]], Callable[..., Act]]:
     """Put an attack into the table."""
 

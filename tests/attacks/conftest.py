@@ -14,6 +14,7 @@ import pytest
 
 from tests.attacks.device import Device
 from tests.attacks.plant import Plant
+from tests.attacks.ranks import Ranks
 from tests.attacks.victim import Victim
 from tests.certificates import Authority, authority
 from tests.edge_agent.plane import MODEL, Bench, Plane, Shelf, make_shelf, serving
@@ -48,6 +49,12 @@ def device(plane: Plane, shelf: Shelf, tmp_path: Path, caplog: pytest.LogCapture
         "models": {MODEL: {}},
     }
     return Device(Bench(settings), plane, shelf, caplog)
+
+
+@pytest.fixture
+def ranks(plant: Plant) -> Ranks:
+    """The server of `plant`, at which devices enrol."""
+    return Ranks(plant)
 
 
 @pytest.fixture
