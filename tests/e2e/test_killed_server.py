@@ -24,14 +24,13 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-
-from tests.device_keys import DeviceKey
 from sqlalchemy import inspect, select, text
 
 from server.db import open_engine, reading
 from server.storage.local import LocalStore
 from server.tables import Package, Version
 from shared.weights import write_weights
+from tests.device_keys import DeviceKey
 
 pytestmark = pytest.mark.sqlite("the database is copied as a file")
 
