@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,7 +21,16 @@ from shared.wire import check_token
 MIB, GIB = 1024**2, 1024**3
 
 #: Secrets that stand in examples; refused where other machines can reach the server.
-PLACEHOLDERS = frozenset({"changeme", "change-me", "secret", "password", "weft", "admin", "demo"})
+PLACEHOLDERS = frozenset(
+    {
+        *("admin", "default", "demo", "example", "placeholder", "postgres", "secret", "test"),
+        *("token", "weft", "changeme", "change-me", "change-this", "replace-me", "password"),
+        *("password1", "minioadmin", "your-key-here", "your-secret-here", "12345678", "123456789"),
+    }
+)
+
+#: Fields that are secrets.
+SECRETS = ("admin_key", "enrolment_token")
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -53,6 +64,14 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None,
         description="An admin key beside those of `weft access`; with it no first one is made.",
+    )
+    admin_key_file: Path | None = Field(
+        None, description="A file that holds the admin key, as containers are given secrets."
+    )
+    trusted_proxies: Names = Field(
+        (),
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` count; "
+        "empty: none.",
     )
     keys_dir: Path | None = Field(
         None,
@@ -145,17 +164,41 @@ class Settings(BaseSettings):
         "info", description="`debug` (with polls), `info`, `warning` or `error`."
     )
 
-    @field_validator("model_modules", "dataset_roots", "webhook_hosts", mode="before")
+    @field_validator(
+        "model_modules", "dataset_roots", "webhook_hosts", "trusted_proxies", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("admin_key", "enrolment_token", "keys_dir", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, given: Any) -> Any:
+        """The admin key out of its file; an empty secret is none, and only local use has none."""
+        path = given.get("admin_key_file")
+        if path:
+            if given.get("admin_key"):
+                raise ValueError("set WEFT_ADMIN_KEY or WEFT_ADMIN_KEY_FILE, not both")
+            given = given | {"admin_key": _secret_of(Path(path))}
+        if not is_local(str(given.get("host", "127.0.0.1"))):
+            for name in SECRETS:
+                if given.get(name) == "":
+                    raise ValueError(f"WEFT_{name.upper()} is empty; choose a secret, or unset it")
+        return given
+
+    @field_validator("admin_key", "admin_key_file", "enrolment_token", "keys_dir", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            ipaddress.ip_network(name, strict=False)  # its ValueError names what is wrong
+        return value
 
     @field_validator("enrolment_token")
     @classmethod
@@ -172,21 +215,23 @@ class Settings(BaseSettings):
             return self
         if not self.require_keys:
             raise ValueError(f"WEFT_REQUIRE_KEYS=false is not allowed on {self.host}")
-        for name in ("admin_key", "enrolment_token"):
-            secret = getattr(self, name)
-            if secret is not None and secret.get_secret_value().lower() in PLACEHOLDERS:
-                raise ValueError(f"WEFT_{name.upper()} is a placeholder; choose a real secret")
+        for name, secret in self._secrets():
+            if is_placeholder(secret):
+                raise ValueError(f"{name} is a placeholder; choose a real secret")
         return self
+
+    def _secrets(self) -> Iterator[tuple[str, str]]:
+        """What opens something, by the name of its variable."""
+        for name in SECRETS:
+            if (secret := getattr(self, name)) is not None:
+                yield f"WEFT_{name.upper()}", secret.get_secret_value()
+        if self.database_url and (password := urlsplit(self.database_url).password) is not None:
+            yield "the password in WEFT_DATABASE_URL", password
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_local(self.host)
 
     @property
     def url(self) -> str:
@@ -212,6 +257,32 @@ class Settings(BaseSettings):
     def jobs_dir(self) -> Path:
         """Where each refinement has its folder."""
         return self.data_dir / "jobs"
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether a secret is none: empty, out of an example, or guessed by the first who tries."""
+    plain = secret.strip().lower()
+    return plain in PLACEHOLDERS or len(set(plain)) < 4
+
+
+def is_local(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _secret_of(path: Path) -> str:
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"WEFT_ADMIN_KEY_FILE: {path}: {error}") from error
+    if not secret:
+        raise ValueError(f"WEFT_ADMIN_KEY_FILE: {path} is empty")
+    return secret
 
 
 def load_settings(**overrides: Any) -> Settings:

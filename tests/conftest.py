@@ -174,7 +174,7 @@ class LiveServer:
         import httpx
         import uvicorn
 
-        from server.api.protocol import BoundedHttp
+        from server.api.protocol import BoundedHttp, forwarding
         from server.app import create_app
         from server.settings import load_settings
 
@@ -186,7 +186,11 @@ class LiveServer:
         self._socket.listen()
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            self.app, http=BoundedHttp, log_config=None, timeout_graceful_shutdown=5
+            self.app,
+            http=BoundedHttp,
+            log_config=None,
+            timeout_graceful_shutdown=5,
+            **forwarding(self.settings),
         )
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run)

@@ -15,6 +15,7 @@ import logging
 import re
 import secrets
 import time
+from typing import TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,8 @@ from server.errors import BadRequest, ServerError
 from shared.errors import WeftError
 
 log = logging.getLogger("weft.http")
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 REQUEST_ID_HEADER = "X-Request-Id"
 
@@ -58,13 +61,27 @@ class Head:
                 self.has_body = True
 
 
+#: What browsers are told of all but the device plane, unless a route says otherwise: that these
+#: answers are no pages, belong in no frame of another site, and are kept nowhere.
+GUARDED = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+#: Added where a proxy that is trusted has terminated TLS.
+OVER_TLS = (b"strict-transport-security", b"max-age=31536000")
+
+
 class Answer:
     """The way out of one request: adds its id, and sees what is sent."""
 
-    __slots__ = ("_gate", "_id", "_send", "_waiting", "sent", "status")
+    __slots__ = ("_gate", "_id", "_scope", "_send", "_waiting", "sent", "status")
 
-    def __init__(self, send: Send, gate: Gate, request_id: str) -> None:
-        self._send, self._gate = send, gate
+    def __init__(self, send: Send, gate: Gate, request_id: str, scope: Scope) -> None:
+        self._send, self._gate, self._scope = send, gate, scope
         self._id = (b"x-request-id", request_id.encode())
         self._waiting = True
         self.status, self.sent = 0, 0
@@ -74,6 +91,8 @@ class Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), self._id]}
+            if not self._scope["path"].startswith("/device/"):
+                message["headers"] += _guards(message["headers"], self._scope)
             self.end_of_work()
         await self._send(message)
         self.sent += len(message.get("body", b""))
@@ -83,6 +102,13 @@ class Answer:
         if self._waiting:
             self._waiting = False
             self._gate.in_work -= 1
+
+
+def _guards(given: Headers, scope: Scope) -> Headers:
+    """The headers for browsers that an answer does not have."""
+    names = {name.lower() for name, _ in given}
+    missing = [header for header in GUARDED if header[0] not in names]
+    return [*missing, OVER_TLS] if scope.get("scheme") == "https" else missing
 
 
 class Surroundings:
@@ -105,7 +131,7 @@ class Surroundings:
         client = scope.get("client")
         trace = logs.Trace(request_id, address=client[0] if client else None)
         logs.begin(trace)
-        answer = Answer(send, self.gate, request_id)
+        answer = Answer(send, self.gate, request_id, scope)
         try:
             await self._serve(scope, head, receive, answer)
         finally:

@@ -6,7 +6,11 @@ takes less than half of its time (ADR 0017).
 
 from __future__ import annotations
 
+from typing import Any
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.settings import Settings
 
 #: Request line and headers. `Gate` refuses less than that, with a problem; this is the last limit.
 MOST_HEAD_BYTES = 64 * 1024
@@ -15,6 +19,15 @@ REFUSAL = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
+
+
+def forwarding(settings: Settings) -> dict[str, Any]:
+    """Uvicorn's options: whose `X-Forwarded-*` headers count. By default it would trust loopback.
+
+    Only a proxy that is named, since whoever connects may write them.
+    """
+    trusted = list(settings.trusted_proxies)
+    return {"proxy_headers": bool(trusted), "forwarded_allow_ips": trusted}
 
 
 class BoundedHttp(HttpToolsProtocol):

@@ -54,6 +54,7 @@ from server.tables import (
     Rollout,
     RolloutGroup,
     Run,
+    SignedReport,
     Version,
 )
 from shared.errors import UserError
@@ -134,7 +135,7 @@ def _of_models(key: str, names: list[str]) -> Iterator[tuple[Any, Condition]]:
     yield Model, Model.name.in_(names)
     for table in (Version, Refinement, Package, Rollout, Assignment):
         yield table, table.model_id.in_(ids)
-    for held in (DeviceModel, Run):
+    for held in (DeviceModel, Run, SignedReport):
         yield held, held.model_name.in_(names)
     yield Device, Device.id.in_(running)
     yield DeviceTag, DeviceTag.device_id.in_(running)
@@ -160,7 +161,7 @@ def _of_groups(session: Session, groups: tuple[int, ...]) -> Iterator[tuple[Any,
     )
     yield Group, Group.id.in_(groups)
     yield Device, _among(session, Device.id, members)
-    for table in (Assignment, DeviceModel, DeviceTag, Run):
+    for table in (Assignment, DeviceModel, DeviceTag, Run, SignedReport):
         yield table, _among(session, table.device_id, members)
     yield Rollout, confined
     own = select(ROLLOUTS.c.id).where(

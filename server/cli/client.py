@@ -65,6 +65,12 @@ class Client:
                 base_url=self.server + API, headers=headers, timeout=TIMEOUT, trust_env=False
             )
 
+    def with_key(self, key: str | None) -> Client:
+        """The same, showing this key."""
+        if key is not None:
+            self._http.headers["Authorization"] = f"Bearer {key}"
+        return self
+
     def __enter__(self) -> Client:
         return self
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from server.cli.access import app as access
+from server.cli.access import login, recover_key
 from server.cli.backup import backup, restore
 from server.cli.bundle import app as bundle
 from server.cli.config import apply_config
@@ -63,6 +65,9 @@ app.command("worker")(worker)
 app.command("backup")(backup)
 app.command("restore")(restore)
 app.command("doctor")(doctor)
+app.command("login")(login)
+app.command("recover-key")(recover_key)
+app.add_typer(access, name="access")
 app.add_typer(models, name="models")
 app.add_typer(versions, name="versions")
 versions.command("withdraw")(withdraw)

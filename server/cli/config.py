@@ -27,12 +27,21 @@ from server.settings import Settings
 from shared.errors import BadConfig
 
 #: Commands that are a server, or work on what belongs to one: they hear of [serve] alone.
-SERVING = frozenset({"serve", "migrate", "worker", "backup", "restore", "doctor"})
+SERVING = frozenset({"serve", "migrate", "worker", "backup", "restore", "doctor", "recover-key"})
+#: Commands that ask a server, and on its machine work on its keys folder.
+BOTH = frozenset({"keys"})
 
-CLIENT = {"server": "WEFT_SERVER", "key": "WEFT_ADMIN_KEY"}
+CLIENT = {"server": "WEFT_SERVER", "key": "WEFT_KEY"}
+
+#: Settings that are secrets: a file with one is for nobody else to read.
+SECRETS = frozenset({"WEFT_KEY", "WEFT_ADMIN_KEY", "WEFT_ENROLMENT_TOKEN"})
 
 #: All classes of settings that a server reads.
 SETTINGS = (Settings, JobSettings)
+
+
+#: Mode bits of whoever is not of the group either, as which a server may run.
+OTHERS = 0o007
 
 
 def apply_config(command: str | None, given: Path | None) -> None:
@@ -45,7 +54,10 @@ def apply_config(command: str | None, given: Path | None) -> None:
     if path is None:
         return
     serving, client = read_config(path)
-    for name, value in (serving if command in SERVING else client).items():
+    if "WEFT_ADMIN_KEY" in os.environ:
+        client.pop("WEFT_KEY", None)  # the environment wins, by whichever name
+    chosen = serving if command in SERVING else client
+    for name, value in (serving | client if command in BOTH else chosen).items():
         os.environ.setdefault(name, value)
 
 
@@ -65,7 +77,19 @@ def read_config(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         for settings in SETTINGS
         for variable in _variables(settings)
     }
-    return _chosen(path, "serve.", serve, known), _chosen(path, "", content, CLIENT)
+    serving, client = _chosen(path, "serve.", serve, known), _chosen(path, "", content, CLIENT)
+    if serving.keys() & SECRETS:
+        require_private(path, OTHERS)
+    if client.keys() & SECRETS:
+        require_private(path)
+    return serving, client
+
+
+def require_private(path: Path, others: int = 0o077) -> None:
+    """Raise BadConfig where users whose mode bits are `others` may read a file with secrets."""
+    if path.stat().st_mode & others:
+        todo = f"chmod {0o640 & ~others:o} {path}"
+        raise BadConfig("invalid", f"{path} holds a secret, and others may read it: {todo}")
 
 
 def _variables(settings: type[Settings] | type[JobSettings]) -> list[str]:
@@ -101,6 +125,11 @@ def _path() -> Path | None:
     """The file to read, if any: one that $WEFT_CONFIG names must be there."""
     if (named := os.environ.get("WEFT_CONFIG")) is not None:
         return Path(named) if named else None
-    folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    path = Path(folder).expanduser() / "weft" / "config.toml"
+    path = config_folder() / "config.toml"
     return path if path.is_file() else None
+
+
+def config_folder() -> Path:
+    """Where a user's own configuration of `weft` lies."""
+    folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(folder).expanduser() / "weft"

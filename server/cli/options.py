@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from server.cli.client import DEFAULT_SERVER, Client
+from server.cli.key_file import load_key
 from server.errors import BadCommand
 from shared import methods
 from shared.errors import BadConfig, BadMethod
@@ -53,8 +54,12 @@ SERVER = DEFAULT_SERVER
 
 
 def connect(server: str, key: str | None) -> Client:
-    """A client of the server's management plane, to be used in a `with` block."""
-    return Client(server, key)
+    """A client of the server's management plane, to be used in a `with` block.
+
+    Without a key it shows the one that `weft login` keeps for this server, if any.
+    """
+    client = Client(server, key)
+    return client if key else client.with_key(load_key(client.server))
 
 
 def parse_shape(text: str | None) -> list[int] | None:

@@ -77,7 +77,7 @@ def run(
 
     `make` builds another app than the server's own.
     """
-    from server.api.protocol import BoundedHttp
+    from server.api.protocol import BoundedHttp, forwarding
     from server.app import create_app
 
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -92,6 +92,7 @@ def run(
         access_log=False,
         timeout_graceful_shutdown=STOP_GRACE,
         server_header=False,
+        **forwarding(settings),
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     server = _Server(config, f"http://{host}:{listening.getsockname()[1]}", as_json)

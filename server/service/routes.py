@@ -19,6 +19,11 @@ from server.service.reference import reference_page
 
 router = APIRouter(tags=["service"])
 
+DOCS_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
 
 class Health(BaseModel):
     """The server answers."""
@@ -89,5 +94,5 @@ def get_metrics(registry: Annotated[CollectorRegistry, Depends(_registry)]) -> P
 @router.get("/docs", include_in_schema=False)
 def get_docs(request: Request) -> HTMLResponse:
     """The API's description as one page that needs nothing from elsewhere."""
-    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    headers = {"Content-Security-Policy": DOCS_POLICY}
     return HTMLResponse(reference_page(request.app.openapi()), headers=headers)

@@ -103,13 +103,18 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
+        return str(self.said["url"])
+
+    @property
+    def said(self) -> Any:
+        """What it prints once it answers."""
         assert self.process.stdout is not None
         text = ""
         while "}" not in text:
             line = self.process.stdout.readline()
             assert line, self.process.stderr and self.process.stderr.read()
             text += line
-        return str(json.loads(text)["url"])
+        return json.loads(text)
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
         """End it; its exit status and what it said on stderr."""

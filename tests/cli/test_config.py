@@ -28,6 +28,7 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     def write(text: str) -> Path:
         path = tmp_path / "weft.toml"
         path.write_text(text)
+        path.chmod(0o600)
         return path
 
     return write
@@ -52,7 +53,7 @@ def test_a_client_hears_of_server_and_key(write: Any, weft: Any, environment: An
     environment["WEFT_CONFIG"] = str(write('server = "http://127.0.0.1:1"\nkey = "k"'))
     done = weft("models", "list", "--json")
     assert "http://127.0.0.1:1" in done.err
-    assert environment["WEFT_ADMIN_KEY"] == "k"
+    assert environment["WEFT_KEY"] == "k"
     other = weft("models", "list", "--json", "--server", "http://127.0.0.1:2")
     assert "http://127.0.0.1:2" in other.err
 
@@ -65,6 +66,19 @@ def test_the_users_own_file_is_found(tmp_path: Path, weft: Any, environment: Any
     environment.pop("WEFT_SERVER")
     environment["WEFT_CONFIG"] = ""
     assert "http://127.0.0.1:3" not in weft("models", "list", "--server", "http://[::1]:1").err
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [('key = "k"', 0o640), ('[serve]\nadmin_key = "k"', 0o644)]
+)
+def test_a_secret_that_others_may_read_is_refused(
+    write: Any, weft: Any, text: str, mode: int
+) -> None:
+    path = write(text)
+    path.chmod(mode)
+    done = weft("--config", path, "models", "list", "--json")
+    assert (done.status, done.code) == (1, "config.invalid")
+    assert "others may read it" in done.err
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def test_a_public_address_is_never_open(start_server: Any, tmp_path: Path) -> No
 
 
 def test_key_opens_the_management_plane(start_server: Any, tmp_path: Path, weft: Any) -> None:
-    url = start_server(tmp_path, WEFT_ADMIN_KEY="a-real-secret").url
+    secrets = {"WEFT_ADMIN_KEY": "a-real-secret", "WEFT_REQUIRE_KEYS": "true"}
+    url = start_server(tmp_path, **secrets).url
     refused = weft("models", "list", "--json", "--server", url)
     assert (refused.status, refused.code) == (1, "request.unauthorized")
     assert weft("models", "list", "--server", url, "--key", "a-real-secret").status == 0

@@ -56,7 +56,7 @@ def test_one_line_a_request(serve, lines):
         "method": "GET",
         "route": "/api/v1/models/{model}",
         "status": 404,
-        "actor": "operator",
+        "actor": "admin",
     }
     assert (second["route"], second["actor"]) == ("none", "nobody")
 
@@ -67,7 +67,7 @@ def test_text_tells_each_fact_once(server, lines):
     (line,) = written()
     _, _, told = line.partition(" INFO weft.access: ")
     assert re.fullmatch(
-        r"GET /api/v1/models/\{model\} 404 request_id=id-9 ms=[\d.]+ bytes=\d+ actor=operator", told
+        r"GET /api/v1/models/\{model\} 404 request_id=id-9 ms=[\d.]+ bytes=\d+ actor=local", told
     )
 
 

@@ -34,10 +34,42 @@ def test_only_this_machine_is_served_without_keys():
 
 @pytest.mark.parametrize("name", ["admin_key", "enrolment_token"])
 def test_a_placeholder_is_refused_on_a_public_address(name):
-    secrets = {"admin_key": "good", "enrolment_token": "good-enough"} | {name: "changeme"}
+    secrets = {"admin_key": "good-enough", "enrolment_token": "good-enough"} | {name: "changeme"}
     with pytest.raises(BadConfig, match="placeholder"):
         load_settings(host="0.0.0.0", **secrets)
     assert load_settings(**secrets).is_loopback
+
+
+@pytest.mark.parametrize("name", ["admin_key", "enrolment_token"])
+@pytest.mark.parametrize("value", ["", "        ", "aaaaaaaaaaaaaaaa", "Change-Me", "12345678"])
+def test_no_secret_that_anybody_guesses_opens_a_public_address(name, value):
+    with pytest.raises(BadConfig, match=r"empty|placeholder|WEFT_ENROLMENT_TOKEN"):
+        load_settings(host="0.0.0.0", **{name: value})
+
+
+def test_a_placeholder_in_the_database_url_is_refused_on_a_public_address():
+    with pytest.raises(BadConfig, match="WEFT_DATABASE_URL is a placeholder"):
+        load_settings(host="0.0.0.0", database_url="postgresql://weft:postgres@db/weft")
+
+
+def test_the_admin_key_may_lie_in_a_file(tmp_path):
+    path = tmp_path / "key"
+    with pytest.raises(BadConfig, match="WEFT_ADMIN_KEY_FILE"):
+        load_settings(admin_key_file=path)
+    path.write_text("a-real-secret\n")
+    assert load_settings(admin_key_file=path).admin_key.get_secret_value() == "a-real-secret"
+    with pytest.raises(BadConfig, match="not both"):
+        load_settings(admin_key_file=path, admin_key="another")
+    path.write_text("\n")
+    with pytest.raises(BadConfig, match="is empty"):
+        load_settings(admin_key_file=path)
+
+
+def test_proxies_are_addresses_or_networks():
+    assert load_settings(trusted_proxies="10.0.0.0/8, ::1").trusted_proxies == ("10.0.0.0/8", "::1")
+    for value in ("*", "proxy.example"):
+        with pytest.raises(BadConfig, match="WEFT_TRUSTED_PROXIES"):
+            load_settings(trusted_proxies=value)
 
 
 @pytest.mark.parametrize(
