@@ -29,6 +29,15 @@ from server.cli.refine import refine
 from server.cli.release import release, withdraw
 from server.cli.rollouts import app as rollouts
 from server.cli.serve import migrate, serve
+from server.cli.standing import (
+    accept,
+    decommission,
+    preauthorise,
+    preauthorised,
+    prove,
+    reenrol,
+)
+from server.cli.tokens import app as tokens
 from server.cli.versions import app as versions
 from server.cli.webhooks import app as webhooks
 from server.cli.worker import worker
@@ -81,6 +90,13 @@ app.add_typer(bundle, name="bundle")
 app.add_typer(package, name="package")
 app.add_typer(rollouts, name="rollouts")
 app.add_typer(devices, name="devices")
+devices.command("accept")(accept)
+devices.command("decommission")(decommission)
+devices.command("reenrol")(reenrol)
+devices.command("preauthorise")(preauthorise)
+devices.command("preauthorised")(preauthorised)
+devices.command("prove")(prove)
+app.add_typer(tokens, name="tokens")
 app.add_typer(groups, name="groups")
 app.add_typer(history, name="history")
 app.add_typer(lineage, name="lineage")

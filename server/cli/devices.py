@@ -15,10 +15,10 @@ from server.cli.output import show_json, show_page, show_record, show_table
 from server.errors import BadCommand, BadDevice
 
 app = typer.Typer(help="Devices: what they hold and when they were seen.", no_args_is_help=True)
-BRIEF = ("name", "id", "tags", "runs", "failures", "last_seen_at")
+BRIEF = ("name", "id", "standing", "tags", "runs", "failures", "last_seen_at")
 WHOLE = (
-    *("id", "name", "tags", "attributes", "agent", "decodes", "poll_interval", "update_budget"),
-    *("failures", "last_seen_at", "created_at"),
+    *("id", "name", "standing", "tags", "attributes", "agent", "decodes", "poll_interval"),
+    *("update_budget", "failures", "public_key", "token_expires_at", "last_seen_at", "created_at"),
 )
 HELD = ("model", "version", "digest", "slots", "state", "health", "to", "rollout", "held")
 #: How many ids the refusal of an ambiguous name lists.
