@@ -18,7 +18,7 @@ from server.cli.devices import app as devices
 from server.cli.doctor import doctor
 from server.cli.groups import app as groups
 from server.cli.history import app as history
-from server.cli.keys import app as keys
+from server.cli.key_changes import app as keys
 from server.cli.lineage import app as lineage
 from server.cli.methods import app as methods
 from server.cli.models import app as models

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,6 @@ from server.settings import load_settings
 if TYPE_CHECKING:
     from server.cli.ceremony import Ceremony
     from server.cli.changing import Changing
-    from server.trust.ceremony import Change
 
 app = typer.Typer(help="Keys that sign what devices may install.", no_args_is_help=True)
 
@@ -41,12 +40,6 @@ SignWith = Annotated[
 New = Annotated[
     list[Path] | None,
     typer.Option("--new", help="Public key that its holder has made; may be repeated."),
-]
-Threshold = Annotated[
-    int | None, typer.Option("--threshold", min=1, help="How many keys of the role must sign.")
-]
-Count = Annotated[
-    int | None, typer.Option("--count", min=1, help="How many keys the role has afterwards.")
 ]
 
 
@@ -151,113 +144,14 @@ def publish(
     folder: Folder = None, as_json: Json = False, server: Server = SERVER, key: Key = None
 ) -> None:
     """Send the drafts of a folder that all have signed to the server."""
-    with _ceremony(server, key, folder, yes=True) as (ceremony, _):
+    with lead(server, key, folder, yes=True) as (ceremony, _):
         for purpose in ceremony.publish_all():
             say(f"published: {purpose}")
-        _show_trust(ceremony.client.get("/trust"), as_json)
-
-
-@app.command("rotate")
-def rotate(
-    role: Annotated[str, typer.Argument(help="root, release, packages, snapshot, timestamp, or "
-        "online: the last three.")],
-    folder: Folder = None,
-    online: Online = None,
-    replace: Annotated[list[str] | None, typer.Option("--replace",
-        help="Id of a key to go; may be repeated. Default: all of the role.")] = None,
-    new: New = None,
-    count: Count = None,
-    threshold: Threshold = None,
-    sign_with: SignWith = None,
-    yes: Yes = False,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:  # fmt: skip
-    """Put new keys in place of a role's keys."""
-    from server.cli.changing import Wish, roles_named
-
-    roles = roles_named(role)
-    with _ceremony(server, key, folder, online, sign_with, yes) as (ceremony, changing):
-        wishes = [Wish(name, replace or (), count, threshold, new or ()) for name in roles]
-        _finish(ceremony, changing, f"keys rotate {role}", map(changing.wanted, wishes), as_json)
-
-
-@app.command("revoke")
-def revoke(
-    keyid: Annotated[str, typer.Argument(help="Id of the key, 8 hex digits.")],
-    folder: Folder = None,
-    online: Online = None,
-    sign_with: SignWith = None,
-    yes: Yes = False,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:
-    """Take a key away; where too few would be left, a new one comes in its place."""
-    with _ceremony(server, key, folder, online, sign_with, yes) as (ceremony, changing):
-        _finish(ceremony, changing, f"keys revoke {keyid}", changing.revoked(keyid), as_json)
-
-
-@app.command("renew")
-def renew(
-    role: Annotated[str, typer.Argument(help="root or release.")],
-    folder: Folder = None,
-    sign_with: SignWith = None,
-    yes: Yes = False,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:
-    """Sign the root, or what is released, anew with the same keys, to hold longer."""
-    if role not in ("root", "release"):
-        raise BadCommand("invalid", "root or release: the server renews the rest by itself")
-    with _ceremony(server, key, folder, None, sign_with, yes) as (ceremony, changing):
-        purpose = f"keys renew {role}"
-        draft = changing.draft_root if role == "root" else changing.draft_targets
-        draft(purpose)
-        _show_trust(ceremony.finish(purpose), as_json)
-
-
-@app.command("offline")
-def offline(
-    folder: Annotated[Path, typer.Option("--folder", envvar="WEFT_OFFLINE_KEYS",
-        help="For the new root and release keys: outside the server.")],
-    online: Online = None,
-    root_keys: Annotated[int, typer.Option("--root-keys", min=1, help="How many there are.")] = 3,
-    threshold: Annotated[int, typer.Option("--threshold", min=1,
-        help="How many root keys must sign.")] = 2,
-    new: New = None,
-    yes: Yes = False,
-    as_json: Json = False,
-    server: Server = SERVER,
-    key: Key = None,
-) -> None:  # fmt: skip
-    """Move a server that made its keys itself to new root and release keys outside of it.
-
-    Run it on the server's machine, as the server's user, while the server runs. At the end the old
-    root and release keys are removed from the server's folder.
-    """
-    from server.cli.beginning import adopt, offline_keys
-    from server.cli.changing import Wish, require_threshold, retire
-    from shared.metadata import ROOT, TARGETS
-
-    require_threshold(root_keys, threshold)
-    place = online_folder(online)
-    adopt(folder, place)
-    old = offline_keys(place)
-    with _ceremony(server, key, folder, place, list(old.values()), yes) as (ceremony, changing):
-        if not changing.is_moved(place):
-            wishes = (Wish(ROOT, (), root_keys, threshold, new or ()), Wish(TARGETS, (), 1, 1))
-            changing.draft("keys offline", map(changing.wanted, wishes))
-            ceremony.finish("keys offline")
-        for path in retire(place, old.keys() - changing.root.keys.keys()):
-            say(f"removed {path}")
-        _show_trust(ceremony.client.get("/trust"), as_json)
+        show_trust(ceremony.client.get("/trust"), as_json)
 
 
 @contextmanager
-def _ceremony(
+def lead(
     server: str,
     key: str | None,
     folder: Path | None,
@@ -277,22 +171,8 @@ def _ceremony(
         yield ceremony, Changing(desk, place, ceremony.published)
 
 
-def _finish(
-    ceremony: Ceremony, changing: Changing, purpose: str, changes: Iterable[Change], as_json: bool
-) -> None:
-    """Draft, sign, publish; then remove what the server's folder needs no more."""
-    from server.cli.changing import retire
-
-    before = changing.in_use()
-    changing.draft(purpose, changes)
-    answer = ceremony.finish(purpose)
-    changing.published = ceremony.published
-    for path in retire(changing.online, before - changing.in_use()):
-        say(f"removed {path}")
-    _show_trust(answer, as_json)
-
-
-def _show_trust(told: Mapping[str, Any], as_json: bool) -> None:
+def show_trust(told: Mapping[str, Any], as_json: bool) -> None:
+    """Who signs what, as the server tells it after a ceremony."""
     if as_json:
         show_json(told)
         return
