@@ -15,7 +15,7 @@ from server.cli.output import show_json, show_page, show_record, show_table
 from server.errors import BadCommand, BadDevice
 
 app = typer.Typer(help="Devices: what they hold and when they were seen.", no_args_is_help=True)
-BRIEF = ("name", "id", "standing", "tags", "runs", "failures", "last_seen_at")
+BRIEF = ("name", "id", "tags", "runs", "failures", "last_seen_at")
 WHOLE = (
     *("id", "name", "standing", "tags", "attributes", "agent", "decodes", "poll_interval"),
     *("update_budget", "failures", "public_key", "token_expires_at", "last_seen_at", "created_at"),
@@ -174,13 +174,17 @@ def show_devices(page: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _runs(device: Mapping[str, Any]) -> str | None:
-    """`digits 3 -> 4`: the version in use, and the one that it is on its way to."""
+    """`digits 3 -> 4`: the version in use, and the one that it is on its way to.
+
+    Before it what is to be known first: that it is `pending`, `cloned` or `decommissioned`.
+    """
+    standing = () if device["standing"] == "accepted" else (device["standing"],)
     runs = (
         f"{held['model']} {held['version'] or '?'}"
         + (f" -> {held['assignment']['version']}" if held["assignment"] else "")
         for held in device["models"]
     )
-    return _joined(runs)
+    return _joined((*standing, *runs))
 
 
 def _joined(words: Iterable[str]) -> str | None:

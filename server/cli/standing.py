@@ -98,9 +98,7 @@ def prove(
     ] = False,
     device_key: Annotated[
         str | None,
-        typer.Option(
-            "--device-key", help="The key that it must be, as you know it from elsewhere."
-        ),
+        typer.Option("--device-key", help="The key that it must be, known from elsewhere."),
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
