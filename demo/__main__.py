@@ -32,6 +32,7 @@ from server.refine.recipe import Recipe
 from server.refine.weights import load_into, load_state, save_state
 from server.registry.opening import open_dataset
 from shared.errors import WeftError
+from shared.metadata import version_path
 from shared.weights import WeightsReader
 
 AGENTS = ("camera-1", "camera-2")
@@ -59,17 +60,19 @@ def tell(setting: Setting) -> dict[str, Any]:
     begin = time.monotonic()
     for name in ("server", *AGENTS):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
+    (FOLDER / "admin.key").unlink(missing_ok=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     console.rule(f"Weft demo: {setting.title}")
     first = train_first(setting)
     with ExitStack() as stack:
         roots = ",".join({str(Path(uri.partition("#")[0]).parent) for uri in _uris(setting)})
-        port = processes.free_port()
-        address, token = stack.enter_context(processes.server(FOLDER, port, roots))
-        client = stack.enter_context(Client(address))
-        console.print(f"server at {address}, its API explained at /docs")
+        server = stack.enter_context(processes.server(FOLDER, roots))
+        client = stack.enter_context(Client(server.url, server.key))
+        console.print(f"server at {server.url}, its API explained at /docs")
         weights = [
-            stack.enter_context(processes.agent(FOLDER, name, address, token, setting.model))
+            stack.enter_context(
+                processes.agent(FOLDER, name, server.url, server.token, setting.model)
+            )
             for name in AGENTS
         ]
         register(client, setting, first)
@@ -79,6 +82,7 @@ def tell(setting: Setting) -> dict[str, Any]:
         seconds = roll_out(client, setting.model, 2, "the update")
         after = [measure(setting, path) for path in weights]
         summary = summarise(client, setting, refinement, weights, before, after)
+        summary["trust"] = trusted(client, setting.model, 2)
     summary["seconds"] = round(time.monotonic() - begin, 1)
     summary["rollout_seconds"] = round(seconds, 1)
     (FOLDER / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -209,6 +213,21 @@ def summarise(
     }
 
 
+def trusted(client: Client, model: str, version: int) -> dict[str, Any]:
+    """By which keys a version was signed, and which devices have verified that.
+
+    A device keeps metadata only once they are verified, from the root on that its token pinned.
+    """
+    trust = client.get("/trust")
+    keys = [key["keyid"] for key in trust["keys"] if key["role"] == "release"]
+    devices = []
+    for name in AGENTS:
+        path = FOLDER / name / "models" / model / "trust" / "targets.json"
+        held = json.loads(path.read_text())["signed"]["targets"] if path.exists() else {}
+        devices += [name] if version_path(version) in held else []
+    return {"root_sha256": trust["root_sha256"], "release_keys": keys, "verified_by": devices}
+
+
 def show(summary: dict[str, Any], setting: Setting) -> None:
     """The last table, and where to look next."""
     table = Table(title=f"{setting.model}: version 1 to version 2 by {summary['method']}")
@@ -228,11 +247,19 @@ def show(summary: dict[str, Any], setting: Setting) -> None:
         text = f"{device['weights_digest'][:16]} {mark}"
         table.add_row(f"{device['name']}: {device['state']}", "", text)
     Console().print(table)
+    trust = summary["trust"]
+    console.print(
+        f"version 2 is signed by the release key {' '.join(trust['release_keys'])}, under the root "
+        f"{trust['root_sha256'][:8]} that the enrolment token pins;\n"
+        f"verified before the download by {', '.join(trust['verified_by']) or 'nobody'}, whose "
+        "reports are signed by keys of their own.",
+        highlight=False,
+    )
     console.print(
         f"{summary['seconds']} s in all.\n"
         "Look next at var/demo/summary.json, the logs beside it, docs/commands.md, and\n"
         f"    .venv/bin/edge-agent status --config var/demo/{AGENTS[0]}.toml\n"
-        "    .venv/bin/weft serve --data-dir var/demo/server",
+        "    .venv/bin/weft serve --data-dir var/demo/server     (key: var/demo/admin.key)",
         highlight=False,
         soft_wrap=True,
     )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-import secrets
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-import httpx
-
+from server.cli.client import Client
 from shared.errors import OperationError
 
 _T = TypeVar("_T")
@@ -31,16 +30,32 @@ class DemoFailed(OperationError):
     }
 
 
+@dataclass(frozen=True)
+class Started:
+    """A server that answers. `key`: the admin key that it made at its first start.
+
+    `token`: lets any number of devices enrol, and pins the root that they believe.
+    """
+
+    url: str
+    key: str
+    token: str
+
+
 @contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], log: Path, stdout: int | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process for the length of a with-block; ended by SIGTERM, then by SIGKILL."""
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, **environment}
+            command, stdout=stdout or file, stderr=file, env={**os.environ, **environment}
         )
     try:
         yield process
     finally:
+        if process.stdout is not None:
+            process.stdout.close()
         process.terminate()
         try:
             process.wait(STOP_SECONDS)
@@ -60,31 +75,44 @@ def wait_for(what: str, look: Callable[[], _T | None], seconds: float) -> _T:
 
 
 @contextmanager
-def server(folder: Path, port: int, roots: str, **more: str) -> Iterator[tuple[str, str]]:
-    """A Weft server on loopback; gives its address and the token with which devices enrol."""
-    token, address = secrets.token_hex(16), f"http://127.0.0.1:{port}"
+def server(folder: Path, roots: str, **more: str) -> Iterator[Started]:
+    """A new Weft server on loopback, as it is by default: it makes its own keys, and asks for them.
+
+    The admin key is kept in the file `admin.key` of the folder, for whoever looks at it later.
+    """
     settings = {
         "WEFT_DATA_DIR": str(folder / "server"),
-        "WEFT_PORT": str(port),
-        "WEFT_ENROLMENT_TOKEN": token,
-        "WEFT_REQUIRE_KEYS": "false",
         "WEFT_POLL_INTERVAL": "1",
         "WEFT_DATASET_ROOTS": roots,
         **more,
     }
     log = folder / "server.log"
-    with running([_program("weft"), "serve"], log, **settings) as process:
+    command = [_program("weft"), "serve", "--port", "0", "--json"]
+    with running(command, log, subprocess.PIPE, **settings) as process:
+        assert process.stdout is not None
+        said = _said(process.stdout, log)
+        url, key = said["url"], said["admin_key"]
+        _persist_key(folder / "admin.key", key)
+        with Client(url, key) as client:
+            asked = {"name": "demo", "max_uses": None, "expires_in_seconds": 86_400}
+            token = client.post("/enrolment_tokens", asked)["token"]
+        yield Started(url, key, token)
 
-        def ready() -> bool | None:
-            if process.poll() is not None:
-                raise DemoFailed("died", f"the server ended at once; its log is {log}")
-            try:
-                return httpx.get(f"{address}/healthz").is_success or None
-            except httpx.TransportError:
-                return None
 
-        wait_for("the server", ready, 30)
-        yield address, token
+def _said(stdout: Iterable[bytes], log: Path) -> dict[str, str]:
+    """The JSON that the server prints once it answers."""
+    text = b""
+    for line in stdout:
+        text += line
+        if line.rstrip() == b"}":
+            found: dict[str, str] = json.loads(text)
+            return found
+    raise DemoFailed("died", f"the server ended at once; its log is {log}")
+
+
+def _persist_key(path: Path, key: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(f"{key}\n")
 
 
 @contextmanager
@@ -122,10 +150,3 @@ def agent(
 def _program(name: str) -> str:
     """A console script of the environment that the demo runs in."""
     return str(Path(sys.executable).with_name(name))
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

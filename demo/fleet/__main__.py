@@ -1,7 +1,8 @@
 """The story of a bad version, told by the server's own history: `python -m demo.fleet [FOLDER]`.
 
 40 simulated devices and two real agents run version 1. Version 2 is bad: it is stopped in the first
-phase, and the devices that could not judge it are rolled back. Version 3 goes through.
+phase, and the devices that could not judge it are rolled back. Version 3 goes through. At last
+somebody else has the server, all but its release key: no device takes what they send.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -29,7 +31,7 @@ from shared.errors import WeftError
 
 SIMULATED = 40
 AGENTS = ("line1-agent", "line2-agent")
-PATIENCE = 60.0
+PATIENCE = 120.0
 PLAN = {
     "phases": [
         {"percent": 30, "soak_seconds": 1},
@@ -63,14 +65,13 @@ def tell(folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with ExitStack() as stack:
-        port = processes.free_port()
-        started = processes.server(folder, port, str(folder), WEFT_POLL_INTERVAL="0.3")
-        address, token = stack.enter_context(started)
-        client = stack.enter_context(Client(address))
+        started = processes.server(folder, str(folder), WEFT_POLL_INTERVAL="0.3")
+        server = stack.enter_context(started)
+        client = stack.enter_context(Client(server.url, server.key))
         _register(client, folder)
-        stack.enter_context(_simulated(folder, address, token))
+        stack.enter_context(_simulated(folder, server.url, server.token))
         for name in AGENTS:
-            stack.enter_context(_agent(folder, name, address, token))
+            stack.enter_context(_agent(folder, name, server.url, server.token))
         return _act(client, folder)
 
 
@@ -89,6 +90,9 @@ def _act(client: Client, folder: Path) -> dict[str, Any]:
     console.rule("version 3, the same change done right")
     _upload(client, folder, 3)
     good = _finish(client, _start(client, 3, **PLAN))
+    _tell_who_signed(client)
+    console.rule("an attack: the server is in other hands, but the release key is not")
+    attack = _attack(client, folder)
     show_history(client)
     return {
         "bad": bad,
@@ -97,8 +101,40 @@ def _act(client: Client, folder: Path) -> dict[str, Any]:
         "back_assignments": client.get(f"/rollouts/{back['id']}/assignments", limit=500)["items"],
         "versions_after_rollback": after_rollback,
         "good": good,
+        **attack,
         "versions_at_the_end": _versions(client),
     }
+
+
+def _tell_who_signed(client: Client) -> None:
+    trust = client.get("/trust")
+    keys = [key["keyid"] for key in trust["keys"] if key["role"] == "release"]
+    console.print(
+        f"signed by the release key {' '.join(keys)}, verified by each device under the root "
+        f"{trust['root_sha256'][:8]}, which its enrolment token pins"
+    )
+
+
+def _attack(client: Client, folder: Path) -> dict[str, Any]:
+    """Send weights of one's own, signed by all keys of the server but the release key.
+
+    The attacker has an operator's key, and the database: there the version is called released. So
+    the server offers it and signs its package, as it would any other.
+    """
+    _upload(client, folder, 4)
+    with sqlite3.connect(folder / "server" / "weft.db", timeout=30) as database:
+        lie = "UPDATE versions SET released_at = created_at WHERE number = 4"
+        database.execute(lie)
+    database.close()
+    ended = wait_for_end(client, _start(client, 4, **PLAN))
+    rows = client.get(f"/rollouts/{ended['id']}/assignments", limit=500)["items"]
+    refused = Counter(row["error"]["code"] for row in rows if row["error"])
+    told = next(row["error"]["message"] for row in rows if row["error"])
+    console.print(
+        f"rollout {ended['id']} is {ended['state']}: {sum(refused.values())} devices refused it "
+        f"before they downloaded a byte ({', '.join(refused)}: {told})"
+    )
+    return {"attack": ended, "refused": dict(refused)}
 
 
 def _register(client: Client, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Simulated devices, many in one process: `python -m demo.fleet.devices SERVER TOKEN COUNT FOLDER`.
 
-Each polls when the server says, downloads, decodes with the device's own code (`shared/decode.py`),
-checks the result's health and reports; it keeps the weights that it had as its second slot. What it
-leaves out is what a real agent has for hard times: the journal, resuming, restarts.
+Each polls when the server says, verifies signed metadata and holds the offer against them as an
+agent does, downloads, decodes with the device's own code (`shared/decode.py`), checks the result's
+health and reports, signed; it keeps the weights that it had as its second slot. What it leaves out
+is what a real agent has for hard times: the journal, resuming, restarts.
 
 It ends when its standard input does.
 """
@@ -23,9 +24,14 @@ import httpx
 from demo.fleet.weights import MODEL, are_sound, write_version
 from edge_agent.heavy.inline import Inline
 from edge_agent.inventory import capabilities
+from edge_agent.journal import Target
 from edge_agent.keys import DeviceKey
+from edge_agent.trust import released
+from edge_agent.trust.store import Store
+from edge_agent.trust.verify import verify
 from shared import wire
 from shared.decode import decode
+from shared.errors import WeftError
 from shared.package import PackageReader
 from shared.weights import WeightsReader
 
@@ -43,6 +49,8 @@ class Device:
     number: int
     slots: dict[str, Path]
     current: str
+    pin: str | None = None
+    """SHA-256 of the root that it believes."""
     device_id: str = ""
     token: str = ""
     etag: str = ""
@@ -60,12 +68,19 @@ class Device:
         """What it signs by."""
         return DeviceKey(self.folder / "device.key")
 
+    @cached_property
+    def store(self) -> Store:
+        """The signed metadata that it has verified."""
+        return Store.of(self.folder, MODEL)
+
     def enrol(self, token: str) -> None:
-        """Become known to the server."""
+        """Become known to the server, by a token that somebody has brought here."""
         self.key.make()
+        self.store.prepare()
+        secret, self.pin = wire.split_pinned(token)
         enrolment = wire.Enrolment(
             name=f"line{self.line}-{self.number:02}",
-            token=token,
+            token=secret,
             key=self.key.public,
             models={MODEL: wire.HeldModel(slots=list(self.slots), current=self.current)},
             capabilities=capabilities(Inline().about(), self.folder),
@@ -86,10 +101,26 @@ class Device:
             self.etag = answer.headers["ETag"]
             for wanted in wire.Desired.model_validate_json(answer.content).models:
                 if wanted.held is None:
-                    self._stage(wanted)
+                    self._consider(wanted)
         elif answer.status_code != httpx.codes.NOT_MODIFIED:
             answer.raise_for_status()
         return float(answer.headers[wire.POLL_INTERVAL_HEADER])
+
+    def _consider(self, wanted: wire.DesiredModel) -> None:
+        """Do nothing of an offer before all of it is known to be signed."""
+        try:
+            self._verify(wanted)
+        except WeftError as error:
+            fault = wire.Fault(code=error.code, message=error.message)
+            self._report(wanted, "failed_no_change", "failed", "unverified", fault)
+        else:
+            self._stage(wanted)
+
+    def _verify(self, wanted: wire.DesiredModel) -> None:
+        url, held = f"{wire.METADATA_PATH}/{MODEL}", self.store.versions()
+        answer = self.http.get(url, params=held, headers=self._headers()).raise_for_status()
+        said = verify(self.store, MODEL, answer.content or None, self.pin, time.time())
+        released.check(Target.of(wanted, "server"), said, None)
 
     def _stage(self, wanted: wire.DesiredModel) -> None:
         if wanted.weights_digest not in self.slots:
@@ -107,9 +138,12 @@ class Device:
             before, self.current = self.current, wanted.weights_digest
             kept = {before, self.current}
             self.slots = {digest: path for digest, path in self.slots.items() if digest in kept}
+            health: wire.Health = "unverified" if self.line == BLIND_LINE else "passed"
+            self._report(wanted, "committed", "committed", health)
         else:
             self.slots.pop(wanted.weights_digest)
-        self._report(wanted, sound)
+            fault = wire.Fault(code="health.failed", message="the weights are not sound")
+            self._report(wanted, "failed_rolled_back", "rolled_back", "failed", fault)
 
     def _decode(self, package: wire.PackageOffer, base: Path) -> Path:
         """Download a package and apply it to the weights in `base`; the file with the result."""
@@ -125,20 +159,26 @@ class Device:
             decode(weights, reader, target)
         return output
 
-    def _report(self, wanted: wire.DesiredModel, sound: bool) -> None:
+    def _report(
+        self,
+        wanted: wire.DesiredModel,
+        result: wire.Result,
+        state: wire.State,
+        health: wire.Health,
+        fault: wire.Fault | None = None,
+    ) -> None:
         self.counter += 1
-        fault = wire.Fault(code="health.failed", message="the weights are not sound")
         report = wire.Report(
             counter=self.counter,
             model=MODEL,
             assignment=wanted.assignment,
-            result="committed" if sound else "failed_rolled_back",
-            state="committed" if sound else "rolled_back",
+            result=result,
+            state=state,
             weights_digest=self.current,
             slots=list(self.slots),
             version=wanted.version,
-            error=None if sound else fault,
-            health=("unverified" if self.line == BLIND_LINE else "passed") if sound else "failed",
+            error=fault,
+            health=health,
         )
         body = report.model_dump_json().encode()
         self._send(wire.REPORTS_PATH, body, self.key.sign("report", self.device_id, body))

@@ -3,6 +3,7 @@
 1   what the devices are delivered with
 2   a version gone wrong: one tensor is a hundred times too large
 3   the same change, done right
+4   somebody else's: sound by all checks, and released by nobody
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LIMIT = 10.0
 
 
 def write_version(number: int, path: Path) -> Path:
-    """Write version 1, 2 or 3 of the model."""
+    """Write version 1, 2, 3 or 4 of the model."""
     draw = np.random.default_rng(7)
     arrays = {
         "conv.weight": draw.normal(size=(16, 3, 3, 3)).astype(np.float32),
@@ -31,6 +32,8 @@ def write_version(number: int, path: Path) -> Path:
     }
     if number > 1:
         arrays["head.bias"] = arrays["head.bias"] + np.float32(0.25)
+    if number == 4:
+        arrays["head.bias"] = -arrays["head.bias"]
     if number == 2:
         arrays["head.weight"] = arrays["head.weight"] * np.float32(100)
     write_weights(path, {name: ("F32", array) for name, array in arrays.items()})

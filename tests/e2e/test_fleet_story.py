@@ -52,6 +52,14 @@ def test_the_fixed_version_goes_through_all_phases(story: Any) -> None:
     assert story[0]["versions_at_the_end"] == {"3": DEVICES}
 
 
+def test_what_was_signed_without_the_release_key_reaches_no_device(story: Any) -> None:
+    facts = story[0]
+    assert facts["attack"]["state"] == "aborted"
+    assert "committed" not in facts["attack"]["assignments"]
+    assert set(facts["refused"]) == {"trust.not_released"}
+    assert sum(facts["refused"].values()) >= 3
+
+
 def test_history_tells_it(story: Any) -> None:
     facts, told = story
     said = [line.split()[1:3] for line in told.splitlines() if "rollout." in line]

@@ -118,7 +118,7 @@ def test_it_holds_as_long_as_was_asked_for_whatever_the_server_goes_on_to_sign(
 
 
 def test_what_ends_sooner_cannot_be_made_to_last(depot: Any) -> None:
-    assert refused(depot, 409, version=2, valid_days=3650) == "repository.ends_sooner"
+    assert refused(depot, 422, version=2, valid_days=3650) == "repository.ends_sooner"
 
 
 def test_exporting_releases_where_the_key_is_at_hand(depot: Any, export: Any) -> None:
