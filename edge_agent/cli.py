@@ -122,6 +122,12 @@ def _once(options: argparse.Namespace) -> dict[str, Any]:
     return once(_config(options))
 
 
+def _key(options: argparse.Namespace) -> dict[str, Any]:
+    from edge_agent.commands import key
+
+    return key(_config(options))
+
+
 def _rollback(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent.commands import rollback
 

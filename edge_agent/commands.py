@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent import __version__
+from edge_agent import __version__, files
 from edge_agent.agent.loop import Agent, Stopped, run_for_ever, running
 from edge_agent.agent.showing import Showing
 from edge_agent.agent.status import status
 from edge_agent.config import Config
+from edge_agent.keys import DeviceKey
 from edge_agent.notify import Notifier
 from edge_agent.owner import become_owner
 from edge_agent.stopping import end_on_signals
@@ -47,6 +48,17 @@ def once(config: Config) -> dict[str, Any]:
 
     become_owner(config.state_dir)
     return _done(config, work)
+
+
+def key(config: Config) -> dict[str, Any]:
+    """The device's public key, by which an operator can expect it; made where there is none."""
+    become_owner(config.state_dir)
+    files.make_directory(config.state_dir)
+    found = DeviceKey(config.state_dir / "device.key")
+    if not found.exists:
+        with files.lock(config.state_dir / "lock"):
+            found.make()
+    return {"key": found.public}
 
 
 def rollback(config: Config, model: str) -> dict[str, Any]:
