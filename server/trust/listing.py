@@ -17,6 +17,9 @@ from shared.tensors import TensorSpec
 #: Newest released versions of a model that stay listed, beside those that rollouts need.
 KEPT_VERSIONS: Final = 8
 
+#: Most versions listed for the sake of rollouts that are done, where each has another filter.
+MOST_VERSIONS: Final = 32
+
 #: Packages of a model that stay listed although no device is in the middle of an update by them.
 KEPT_PACKAGES: Final = 4
 
@@ -57,22 +60,26 @@ def versions_to_list(
     query = select(Version).where(Version.model_id == model.id, released)
     found = {version.number: version for version in session.scalars(query)}
     found |= {version.number: version for version in asked}
-    needed = _needed_by_rollouts(session, model)
-    newest = set(sorted(found, reverse=True)[:keep]) | {version.number for version in asked}
-    return [v for n, v in sorted(found.items()) if n in newest or v.id in needed]
+    under_way, joinable = _needed_by_rollouts(session, model)
+    chosen = set(sorted(found, reverse=True)[:keep]) | {version.number for version in asked}
+    chosen |= {number for number, version in found.items() if version.id in under_way}
+    others = [n for n, v in sorted(found.items(), reverse=True) if v.id in joinable - under_way]
+    chosen.update(others[: max(MOST_VERSIONS - len(chosen), 0)])
+    return [found[number] for number in sorted(chosen)]
 
 
-def _needed_by_rollouts(session: Session, model: Model) -> set[int]:
-    """Ids of what rollouts lead to that are under way, or that devices may still join.
+def _needed_by_rollouts(session: Session, model: Model) -> tuple[set[int], set[int]]:
+    """Ids of what rollouts lead to that are under way, and of what devices may still join.
 
     A device that comes later joins the newest that it matches, though it be a year old: of those
     with the same filter that is the last one.
     """
     mine = (Rollout.model_id == model.id) & (Rollout.state != "aborted")
+    targets = select(Rollout.version_id).where(mine)
     joined = select(func.max(Rollout.id)).where(mine, Rollout.rolls_back_id.is_(None))
-    last = joined.group_by(Rollout.filter)
-    counts = Rollout.finished_at.is_(None) | Rollout.id.in_(last)
-    return set(session.scalars(select(Rollout.version_id).where(mine, counts)))
+    under_way = session.scalars(targets.where(Rollout.finished_at.is_(None)))
+    joinable = session.scalars(targets.where(Rollout.id.in_(joined.group_by(Rollout.filter))))
+    return set(under_way), set(joinable)
 
 
 def listed_packages(session: Session, model: Model) -> frozenset[str]:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from server.db import reading
 from server.errors import BadTrust, BadVersion
 from server.tables import Assignment, Device, Event, Package, Rollout, now
+from server.trust import listing
 from server.trust.listing import KEPT_PACKAGES, MOST_PACKAGES
 from shared.errors import WeftError
 from shared.metadata import MODEL_FIELD
@@ -144,11 +145,39 @@ def test_versions_that_rollouts_lead_to_stay_listed(shop: Shop, device: Make) ->
         session.add(Rollout(model_id=1, version_id=find_version(session, 1).id))
     shop.release(2, 3, keep=1)
     assert device().lists(1, 2, 3) == [1, 3]
-    with shop.writing() as session:
-        session.scalars(select(Rollout)).one().finished_at = now()
+    finish_rollouts(shop)
     shop.upload()
     shop.release(4, keep=1)
-    assert device("later").lists(1, 2, 3, 4) == [4]
+    assert device("late").lists(1, 2, 3, 4) == [1, 4], "devices may still join it"
+    with shop.writing() as session:
+        session.add(Rollout(model_id=1, version_id=find_version(session, 4).id))
+    finish_rollouts(shop)
+    shop.upload()
+    shop.release(5, keep=1)
+    assert device("later").lists(1, 2, 3, 4, 5) == [4, 5]
+
+
+def finish_rollouts(shop: Shop) -> None:
+    with shop.writing() as session:
+        for rollout in session.scalars(select(Rollout)):
+            rollout.state, rollout.finished_at = "finished", now()
+
+
+def test_rollouts_that_are_done_keep_no_more_versions_than_metadata_can_bear(
+    shop: Shop, device: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST_VERSIONS", 3)
+    numbers = [1, 2, 3, *(shop.upload() for _ in range(3))]
+    for number in numbers[:-1]:
+        shop.release(number, keep=1)
+        with shop.writing() as session:
+            version = find_version(session, number)
+            rollout = Rollout(model_id=1, version_id=version.id, filter=f"name==d{number}")
+            session.add(rollout)
+    assert device("all").lists(*numbers[:-1]) == numbers[:-1], "all are under way"
+    finish_rollouts(shop)
+    shop.release(6, keep=1)
+    assert device().lists(*numbers) == [4, 5, 6]
 
 
 def test_few_packages_stay_listed_beside_those_that_are_in_hand(shop: Shop, device: Make) -> None:
