@@ -7,14 +7,21 @@ These are refused here, once for all routes. The checks work on the raw text, ea
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from server.api.gate import Overloaded
 from server.errors import BadRequest
 
 MAX_DEPTH = 32
+#: Bytes of all bodies that are still coming, and seconds that one has to come.
+MOST_BYTES = 64 * 1024**2
+BODY_SECONDS = 60.0
+#: Until somebody who found no room should ask again.
+RETRY_SECONDS = 5.0
 
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 PAIRS = re.compile(rb"\[\]|\{\}")
@@ -25,20 +32,45 @@ _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2
 HALF_PAIR = re.compile(rb"%s(?!%s)|(?<!%s)%s" % (_HIGH, _LOW, _HIGH, _LOW))
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises BadRequest `too_large`, ClientDisconnect."""
-    pieces, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
-            raise too_large(limit)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+class BodyRoom:
+    """What one process holds of bodies that are still coming: whoever sends them may be nobody.
+
+    A body has `BODY_SECONDS` to come, so that slow ones do not take the room of others for long.
+    """
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._left = most
+
+    async def read(self, receive: Receive, limit: int) -> bytes:
+        """The whole body.
+
+        Raises BadRequest `too_large`, `incomplete`, Overloaded, ClientDisconnect.
+        """
+        pieces: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                await self._receive(receive, limit, pieces)
+        except TimeoutError:
+            told = f"the body did not come within {BODY_SECONDS:.0f} s"
+            raise BadRequest("incomplete", told) from None
+        finally:
+            self._left += sum(map(len, pieces))
+        return b"".join(pieces)
+
+    async def _receive(self, receive: Receive, limit: int, pieces: list[bytes]) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            piece = message.get("body", b"")
+            more, size = message.get("more_body", False), size + len(piece)
+            if size > limit:
+                raise too_large(limit)
+            if len(piece) > self._left:
+                raise Overloaded(RETRY_SECONDS)
+            self._left -= len(piece)
+            pieces.append(piece)
 
 
 def too_large(limit: int) -> BadRequest:

@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
 from server.api.access import note_answer
-from server.api.bodies import check_json, read_body, too_large
-from server.api.gate import Gate
+from server.api.bodies import BodyRoom, check_json, too_large
+from server.api.gate import Gate, Overloaded
 from server.api.problems import respond
 from server.errors import BadRequest, ServerError
 from shared.errors import WeftError
@@ -118,6 +118,7 @@ class Surroundings:
         self.app = app
         self.gate = gate
         self._max_body_bytes = max_body_bytes
+        self._room = BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
         if scope["type"] != "http":
@@ -153,7 +154,7 @@ class Surroundings:
             if answer.status:
                 log.exception("the answer broke off: %s %s", scope["method"], scope["path"])
                 raise  # too late for another answer: the server cuts the connection
-            if not isinstance(error, BadRequest):
+            if not isinstance(error, (BadRequest, Overloaded)):
                 log.exception("%s %s", scope["method"], scope["path"])
             ours = error if isinstance(error, WeftError) else _internal(error)
             await _tell(ours, scope, receive, answer)
@@ -162,7 +163,7 @@ class Surroundings:
         """Read and check the body; what gives it to the app once more."""
         if not head.length.isdigit() or int(head.length[:20]) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
-        body = await read_body(receive, self._max_body_bytes)
+        body = await self._room.read(receive, self._max_body_bytes)
         check_json(body)
         given = False
 

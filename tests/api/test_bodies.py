@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.api.bodies import MAX_DEPTH, check_json
+from server.api import bodies
+from server.api.bodies import MAX_DEPTH, BodyRoom, check_json
+from server.api.gate import Overloaded
 from server.errors import BadRequest
 
 
@@ -65,3 +70,47 @@ def test_nothing_that_is_sound_is_refused(value):
     text = json.dumps(value)
     if "\\u0000" not in text and "\\\\u" not in text:
         check_json(text.encode())
+
+
+def coming(*pieces: bytes, ends: bool = True) -> Callable[[], Awaitable[Any]]:
+    """A body as ASGI brings it; one that does not end keeps its reader waiting."""
+    left = list(pieces)
+
+    async def receive() -> Any:
+        if not left:
+            await asyncio.Event().wait()
+        piece = left.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(left) or not ends}
+
+    return receive
+
+
+def test_bodies_that_are_still_coming_share_a_room() -> None:
+    room = BodyRoom(100)
+
+    async def crowd() -> None:
+        first = asyncio.create_task(room.read(coming(b"x" * 60, ends=False), 1000))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await room.read(coming(b"x" * 30, b"x" * 30), 1000)
+        assert await room.read(coming(b"x" * 40), 1000) == b"x" * 40
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await room.read(coming(b"x" * 100), 1000) == b"x" * 100
+
+    asyncio.run(crowd())
+
+
+def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
+    with pytest.raises(BadRequest, match="did not come within") as raised:
+        asyncio.run(BodyRoom().read(coming(b"{", ends=False), 1000))
+    assert raised.value.code == "request.incomplete"
+
+
+def test_what_was_refused_takes_no_room() -> None:
+    room = BodyRoom(100)
+    with pytest.raises(BadRequest, match="above 50 bytes"):
+        asyncio.run(room.read(coming(b"x" * 40, b"x" * 40), 50))
+    assert asyncio.run(room.read(coming(b"x" * 100), 100))
