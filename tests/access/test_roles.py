@@ -77,6 +77,9 @@ def test_the_role_that_is_named_is_enough(keys: Any, routes: set[str], role: str
 def test_a_route_without_a_role_answers_nobody(keys: Any) -> None:
     from server.auth import Operator
 
-    keys.server.app.add_api_route("/api/v1/new", dict, dependencies=[Operator])
+    async def nothing() -> None:
+        """A route that somebody adds."""
+
+    keys.server.app.add_api_route("/api/v1/new", nothing, dependencies=[Operator])
     answer = keys.admin.get("/api/v1/new")
     assert (answer.status_code, answer.json()["code"]) == (403, "request.forbidden")

@@ -78,7 +78,7 @@ def remembered(answer: Any) -> Iterator[tuple[str, str]]:
     """What a reader would keep for the next lines, by the names that the page gives it."""
     if isinstance(answer, dict) and "token" in answer:
         yield from (("TOKEN", answer["token"]), ("DEVICE", answer["device_id"]))
-    for wanted in answer.get("models", []) if isinstance(answer, dict) else []:
+    for wanted in (answer.get("models") or []) if isinstance(answer, dict) else []:
         if wanted.get("package"):
             yield "SHA256", wanted["package"]["sha256"]
             yield "DIGEST", wanted["weights_digest"]
