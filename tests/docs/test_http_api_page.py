@@ -19,6 +19,7 @@ import torch
 from server import zoo
 from server.refine.recipe import Recipe
 from server.refine.weights import save_state, state_of
+from tests.device_keys import DeviceKey
 
 BLOCK = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 #: As the page means `curl`: silent but for errors, and a refusal is a failure.
@@ -76,13 +77,29 @@ def folder(tmp_path: Path) -> Path:
 
 def remembered(answer: Any) -> Iterator[tuple[str, str]]:
     """What a reader would keep for the next lines, by the names that the page gives it."""
-    if isinstance(answer, dict) and "token" in answer:
-        yield from (("TOKEN", answer["token"]), ("DEVICE", answer["device_id"]))
+    if isinstance(answer, dict) and ("roots" in answer or answer.keys() == {"token"}):
+        yield "TOKEN", answer["token"]
+    if isinstance(answer, dict) and "roots" in answer:
+        yield "DEVICE", answer["device_id"]
     for wanted in (answer.get("models") or []) if isinstance(answer, dict) else []:
         if wanted.get("package"):
             yield "SHA256", wanted["package"]["sha256"]
             yield "DIGEST", wanted["weights_digest"]
             yield "ASSIGNMENT", str(wanted["assignment"])
+
+
+def signature(key: DeviceKey, example: Example, known: dict[str, str]) -> str:
+    """What the page's device would put in `$SIGNATURE` of this line."""
+    what = {"enrol": "enrol", "token": "token"}.get(example.asks[1].rpartition("/")[2], "report")
+    said = subprocess.run(
+        ["bash", "-c", 'curl() { printf "%s\\0" "$@"; }; ' + example.line],
+        env=known,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    body = said[said.index("--json") + 1].encode()
+    return key.sign(what, "" if what == "enrol" else known["DEVICE"], body)
 
 
 def has_shape_of(found: Any, shown: Any) -> bool:
@@ -104,8 +121,12 @@ def test_lines_run_in_order_and_answer_as_shown(
     if shutil.which("curl") is None:
         pytest.skip("the page's lines need the program curl")
     server = serve(dataset_roots=(str(folder),), webhook_hosts=("127.0.0.1",))
+    key = DeviceKey()
     known = {"WEFT": server.url, "DATA": str(folder), "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    known["KEY"] = key.public
     for example in examples:
+        if "$SIGNATURE" in example.line:
+            known["SIGNATURE"] = signature(key, example, known)
         done = subprocess.run(
             ["bash", "-c", CURL + example.line],
             cwd=folder,
