@@ -410,3 +410,25 @@ def _hook(plant: Plant, url: str) -> Act:
 def a_webhook_into_the_network_of_the_server(plant: Plant) -> Act:
     """Somebody has the server ask the metadata service of its cloud for credentials (SSRF)."""
     return _hook(plant, "https://169.254.169.254/latest/meta-data/")
+
+
+@attack(
+    "api",
+    refused="request.rate_limited",
+    told="too many requests",
+    defence="server.api.protocol:forwarding",
+    off=lambda _: {"proxy_headers": True, "forwarded_allow_ips": "*"},
+    then="request.unauthorized",
+)
+def an_address_that_was_made_up(plant: Plant) -> Act:
+    """Somebody tries one key after the other, each time under another forwarded address."""
+    plant.settings |= {"rate_others": 1.0, "rate_burst": 5.0}
+
+    def act() -> Seen:
+        plant.restart()
+        for number in range(10):
+            forwarded = {"X-Forwarded-For": f"192.0.2.{number}"}
+            seen = plant.seen("GET", MODELS, "a-guess", headers=forwarded)
+        return seen
+
+    return act

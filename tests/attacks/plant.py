@@ -35,6 +35,11 @@ class Plant:
             self._server = self._serve(**self.settings)
         return self._server
 
+    def restart(self) -> None:
+        """The same server, anew."""
+        self.server.stop()
+        self._server = None
+
     def ask(
         self, method: str, path: str, key: str | None = ADMIN, **request: Any
     ) -> httpx.Response:
