@@ -35,6 +35,7 @@ def upgrade() -> None:
         for column in columns:
             op.add_column(table, column)
     op.create_index("ix_devices_public_key", "devices", ["public_key"], unique=True)
+    op.create_index("ix_runs_report_id", "runs", ["report_id"])
     _create_tables()
 
 
@@ -111,6 +112,7 @@ def downgrade() -> None:
     for table in ("signed_reports", "retired_keys", "preauthorisations", "enrolment_tokens"):
         op.drop_table(table)
     op.drop_index("ix_devices_public_key", "devices")
+    op.drop_index("ix_runs_report_id", "runs")
     for table, columns in _columns().items():
         for column in columns:
             op.execute(f'ALTER TABLE {table} DROP COLUMN "{column.name}"')

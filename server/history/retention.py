@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Engine, delete, select, tuple_
 from server import metrics
 from server.db import BATCH_ROWS, reading, writing
 from server.history.events import record
-from server.tables import Delivery, Event, IdempotencyKey, now
+from server.tables import Delivery, Event, IdempotencyKey, Run, SignedReport, now
 
 #: Kinds of events that tell of what is under way, not of what came of it.
 PROGRESS: Final = (
@@ -34,6 +34,9 @@ PROGRESS: Final = (
     "refinement.interrupted",
 )
 
+#: States of reports that tell how an update ended.
+RESULTS: Final = ("committed", "rolled_back", "failed", "aborted", "superseded")
+
 KEEP_KEYS = timedelta(days=7)
 KEEP_DELIVERIES = timedelta(days=30)
 
@@ -43,6 +46,7 @@ def expire_progress(engine: Engine, keep_days: int, at: datetime | None = None) 
     if keep_days == 0:
         return 0
     before = (at or now()) - timedelta(days=keep_days)
+    _expire_reports(engine, before)
     removed = _expire_events(engine, before)
     if removed:
         metrics.RETENTION_REMOVED.labels("event").inc(removed)
@@ -97,6 +101,21 @@ def _expire_events(engine: Engine, before: datetime) -> int:
                 session.execute(delete(Event).where(Event.id.in_(ids)))
         removed += part
     return removed
+
+
+def _expire_reports(engine: Engine, before: datetime) -> None:
+    """Remove old signed reports of progress, but those that tell of what was in use."""
+    began = select(Run.id).where(Run.report_id == SignedReport.id).exists()
+    old = (SignedReport.at < before) & SignedReport.state.not_in(RESULTS) & ~began
+    part = BATCH_ROWS
+    while part == BATCH_ROWS:
+        with reading(engine) as session:
+            ids = list(session.scalars(select(SignedReport.id).where(old).limit(BATCH_ROWS)))
+        part = len(ids)
+        if part:
+            metrics.RETENTION_REMOVED.labels("report").inc(part)
+            with writing(engine, alone=False) as session:
+                session.execute(delete(SignedReport).where(SignedReport.id.in_(ids)))
 
 
 def _is_old_progress(before: datetime) -> ColumnElement[bool]:

@@ -117,5 +117,5 @@ class Run(Base):
     since: Mapped[datetime]
     until: Mapped[datetime | None]
     """Null: until now."""
-    report_id: Mapped[int | None] = mapped_column(BigInteger)
+    report_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     """The signed report that told of it; null: the enrolment did."""
