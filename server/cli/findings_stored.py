@@ -124,6 +124,12 @@ def _stuck(session: Session) -> Iterator[Finding]:
     found = session.scalar(untold)
     what = "devices silent since a restore"
     yield _count(found, "devices", what, "Wait for their next poll.")
+    copied = session.scalar(select(func.count()).where(Device.standing == "cloned"))
+    todo = "Look at them: `weft devices list --filter standing==cloned`."
+    yield _count(copied, "copies", "devices whose key is in two of them", todo)
+    waiting = session.scalar(select(func.count()).where(Device.standing == "pending"))
+    todo = "Look at them: `weft devices list --filter standing==pending`."
+    yield _count(waiting, "pending", "devices that wait to be accepted", todo)
     failing = select(func.count()).where(Device.failures >= OFTEN)
     found = session.scalar(failing)
     what = f"devices failed {OFTEN} times in a row"

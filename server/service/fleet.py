@@ -41,6 +41,7 @@ FRESH_SECONDS = 10.0
 #: A device that has not been seen for so long is silent.
 SILENT_AFTER = timedelta(hours=1)
 
+STANDINGS = ("pending", "accepted", "cloned", "decommissioned")
 ROLLOUT_STATES = ("ready", "active", "paused", "finished", "aborted")
 REFINEMENT_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 REFINEMENT_BUCKETS = (10.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -83,12 +84,24 @@ class Fleet:
 
 
 def _devices(session: Session) -> list[Metric]:
+    """Of those that were decommissioned nothing is expected any more."""
     since = now() - SILENT_AFTER
     quiet = case((Device.last_seen_at >= since, 0), else_=1)
-    count, silent = session.execute(select(func.count(), func.sum(quiet)).select_from(Device)).one()
+    counted = select(Device.standing, func.count(), func.sum(quiet)).group_by(Device.standing)
+    by_standing = GaugeMetricFamily(
+        "weft_devices_standing", "Devices by standing.", labels=["standing"]
+    )
+    count, silent, found = 0, 0, dict.fromkeys(STANDINGS, 0)
+    for standing, here, silent_here in session.execute(counted):
+        found[standing] = here
+        if standing != "decommissioned":
+            count, silent = count + here, silent + silent_here
+    for standing, here in found.items():
+        by_standing.add_metric([standing], here)
     return [
-        GaugeMetricFamily("weft_devices_enrolled", "Enrolled devices.", count),
-        GaugeMetricFamily("weft_devices_silent", "Devices not seen for an hour.", silent or 0),
+        GaugeMetricFamily("weft_devices_enrolled", "Devices in service.", count),
+        GaugeMetricFamily("weft_devices_silent", "Devices not seen for an hour.", silent),
+        by_standing,
     ]
 
 

@@ -73,6 +73,17 @@ def test_runs_outlive_the_events(fleet: Any) -> None:
     assert len(fleet.call("GET", "/api/v1/lineage?model=m&version=1")["items"]) == 1
 
 
+def test_reports_stay_that_tell_of_results_or_of_what_was_in_use(fleet: Any) -> None:
+    device = fleet.enrol(fleet.digests[0])
+    fleet.report(device, None, fleet.digests[1], state="idle")  # brought by hand: a run begins
+    fleet.report(device, None, fleet.digests[1], state="idle")
+    fleet.report(device, None, fleet.digests[1], result="failed_no_change", state="deferred")
+    fleet.report(device, None, fleet.digests[1], result="failed_no_change", state="failed")
+    expire_progress(fleet.server.app.state.engine, 1, now() + LATER)
+    kept = fleet.call("GET", f"/api/v1/devices/{device['device_id']}/reports")["items"]
+    assert [row["counter"] for row in kept] == [4, 1]
+
+
 def test_keys_and_finished_deliveries_go_after_a_while(engine: Engine) -> None:
     with writing(engine) as session:
         create_webhook(session, "https://example.org", None, None)
