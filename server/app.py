@@ -52,6 +52,7 @@ from server.rollouts import penalty
 from server.rollouts.building import Building, order_missing
 from server.rollouts.evaluation import duty as rollouts_duty
 from server.rollouts.evaluation import evaluate_due
+from server.rollouts.releases import release_what_was_deployed
 from server.rollouts.routes import router as rollouts
 from server.rollouts.withdrawal import end_what_leads_to
 from server.service.fleet import Fleet
@@ -166,6 +167,8 @@ def _start(app: FastAPI) -> ExitStack:
         evaluate_due(engine)
         app.state.engine, app.state.blobs = engine, blobs
         app.state.trust = open_trust(settings, engine)
+        if settings.auto_release:
+            release_what_was_deployed(engine, app.state.trust)
         app.state.readiness = Readiness(engine, blobs)
         app.state.first_key = first_key(engine, settings)
         app.state.registry = CollectorRegistry()

@@ -71,6 +71,7 @@ def test_three_versions_behind_by_packages_that_were_made_by_themselves(
     for number, parent in ((3, 1), (4, 3), (5, 4)):
         assert depot.upload(weights_file(number), parent) == number
         depot.package_between(parent, number, "xor")
+    depot.fleet.release(3, 4)
     rollout = depot.fleet.roll_out(5)
     assert digest_of(finish(depot, one_round, rollout)) == depot.digests[4]
     (told,) = depot.told("assignment.offered", device_of(depot))

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from server.db import reading, writing
 from server.publish.expiry import expire_packages
@@ -169,6 +169,23 @@ def test_what_is_unlisted_meanwhile_is_held_and_no_failure(fleet: Any) -> None:
     assert fleet.offer(device)["package"] is not None
 
 
+def test_what_was_deployed_before_there_were_releases_is_released_at_the_start(
+    fleet: Any, serve: Any, weights_file: Any
+) -> None:
+    fleet._upload(weights_file(2))
+    fleet.publish(1, 2, b"forward")
+    device = fleet.enrol(fleet.digests[0])
+    fleet.roll_out(3)
+    fleet.roll_out(2)
+    with writing(fleet.server.app.state.engine) as session:
+        session.execute(delete(TrustMetadata))
+        session.execute(update(Version).values(released_at=None))
+    fleet.server.stop()
+    fleet.server = serve()
+    assert listed(fleet, TARGETS) == {version_path(2)}  # nobody joins the other any more
+    assert fleet.offer(device)["package"] is not None
+
+
 def test_weights_in_a_slot_need_the_release_too(fleet: Any) -> None:
     device = fleet.enrol(models={"m": {"slots": fleet.digests, "current": fleet.digests[0]}})
     fleet.roll_out(2)
@@ -196,12 +213,10 @@ def test_retention_keeps_what_is_listed(fleet: Any, weights_file: Any) -> None:
 
 def test_what_devices_may_still_join_stays_listed(fleet: Any, weights_file: Any) -> None:
     old = {"model": "m", "version": 1, "filter": "attr.line==1"}
-    device = fleet.enrol(fleet.digests[0], attributes={"line": "1"})
+    fleet.enrol(fleet.digests[0], attributes={"line": "1"})
     fleet.call("POST", "/api/v1/rollouts", json=old)
     for n in range(9):
         fleet._upload(weights_file(20 + n))
         body = {"model": "m", "version": 3 + n, "filter": "attr.line==2"}
         fleet.call("POST", "/api/v1/rollouts", json=body)
     assert version_path(1) in listed(fleet, TARGETS)
-    assert len(listed(fleet, TARGETS)) == 9
-    del device
