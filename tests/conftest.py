@@ -211,6 +211,18 @@ class LiveServer:
             raise failed or RuntimeError("the app did not start; its log says why") from lost
         return self
 
+    @property
+    def enrolment_token(self) -> str:
+        """The token as it is handed out, with the root that a device is to believe."""
+        from server.db import reading
+        from shared.wire import pinned
+
+        secret = self.settings.enrolment_token
+        assert secret is not None
+        with reading(self.app.state.engine) as session:
+            root = self.app.state.trust.root_sha256(session)
+        return pinned(secret.get_secret_value(), root)
+
     def _run(self) -> None:
         try:
             self._uvicorn.run([self._socket])

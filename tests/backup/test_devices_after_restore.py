@@ -27,8 +27,8 @@ PAUSE = 0.02
 class Lamp:
     """One device, whose server may move."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, token: str) -> None:
+        self.folder, self._token = folder, token
         self.server = ""
 
     def follow(self, server: str) -> None:
@@ -46,7 +46,7 @@ class Lamp:
                 "server": self.server,
                 "name": "lamp",
                 "state_dir": self.folder,
-                "enrolment_token": "enrol-me-please",
+                "enrolment_token": self._token,
                 "models": {"m": {}},
             }
         )
@@ -77,7 +77,7 @@ class Site:
         self._serve, self._databases, self._folder = serve, databases, folder
         self.fleet, self.files = fleet, files
         self.backup = BackupFolder(folder / "backup")
-        self.lamp = Lamp(folder / "device")
+        self.lamp = Lamp(folder / "device", fleet.server.enrolment_token)
         self.lamp.follow(fleet.server.url)
 
     def update_to(self, version: int) -> None:

@@ -21,7 +21,6 @@ from server import zoo
 from server.refine.weights import save_state, state_of
 from shared.weights import WeightsReader
 
-TOKEN = "a-token-for-the-fleet"
 DEADLINE = 40.0  # seconds; reached only where something is broken
 LOOK_INTERVAL = 0.05
 
@@ -81,7 +80,6 @@ class Site:
         self.server = self.start(
             *("weft", "serve", "--json", "--port", "0"),
             WEFT_DATA_DIR=str(folder / "server"),
-            WEFT_ENROLMENT_TOKEN=TOKEN,
             WEFT_POLL_INTERVAL="0.2",
             WEFT_DATASET_ROOTS=str(folder),
             **databases.environment(folder / "server"),
@@ -96,6 +94,9 @@ class Site:
         self.url, self.key = begun["url"], begun["admin_key"]
         headers = {"Authorization": f"Bearer {self.key}"}
         self.http = httpx.Client(base_url=self.url, headers=headers, timeout=DEADLINE, verify=False)
+        asked = {"name": "all cameras", "max_uses": None}
+        made = self.http.post("/api/v1/enrolment_tokens", json=asked).raise_for_status()
+        self.token = made.json()["token"]
 
     def start(self, *words: str, **settings: str) -> Program:
         log = self.folder / f"{len(self.programs)}.log"
@@ -109,7 +110,7 @@ class Site:
             *("edge-agent", "run"),
             WEFT_AGENT_SERVER=self.url,
             WEFT_AGENT_NAME=name,
-            WEFT_AGENT_ENROLMENT_TOKEN=TOKEN,
+            WEFT_AGENT_ENROLMENT_TOKEN=self.token,
             WEFT_AGENT_STATE_DIR=str(state),
             WEFT_AGENT_MODELS='{"bars": {}}',
             WEFT_AGENT_POLL_SECONDS="0.2",

@@ -26,7 +26,7 @@ def start(depot: Any, tmp_path: Path) -> Callable[[Path], Callable[[], Path]]:
                 "server": depot.fleet.server.url,
                 "name": "cam",
                 "state_dir": str(tmp_path / "agent"),
-                "enrolment_token": "enrol-me-please",
+                "enrolment_token": depot.fleet.server.enrolment_token,
                 "models": {"m": {"initial": str(initial)}},
             }
         )

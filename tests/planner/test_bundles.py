@@ -165,7 +165,7 @@ class Field:
                 "name": "cam",
                 "state_dir": str(self._folder / "agent"),
                 "run_dir": str(self._folder / "none"),
-                "enrolment_token": "enrol-me-please",
+                "enrolment_token": self._depot.fleet.server.enrolment_token,
                 "proxy": proxy,
                 "models": {"m": {"initial": str(self._depot.fleet.files[0])}},
             }

@@ -22,7 +22,7 @@ def config_of(fleet: Any, folder: Path, health_command: list[str]) -> Config:
             "server": fleet.server.url,
             "name": "cam",
             "state_dir": str(folder / "agent"),
-            "enrolment_token": "enrol-me-please",
+            "enrolment_token": fleet.server.enrolment_token,
             "models": {"m": model},
         }
     )

@@ -17,13 +17,13 @@ def server(serve: Any, s3: Any) -> Any:
     return serve(**s3.settings(), blobs_cache_bytes=0)
 
 
-def _config(url: str, folder: Path) -> Config:
+def _config(server: Any, folder: Path) -> Config:
     return Config.model_validate(
         {
-            "server": url,
+            "server": server.url,
             "name": "lamp",
             "state_dir": folder,
-            "enrolment_token": "enrol-me-please",
+            "enrolment_token": server.enrolment_token,
             "models": {"m": {}},
         }
     )
@@ -33,7 +33,7 @@ def test_a_device_is_updated(fleet: Any, tmp_path: Path) -> None:
     order = {"model": "m", "target": 2, "method": {"id": "full"}}
     built = fleet.call("POST", "/api/v1/packages", json=order)
     fleet.roll_out(2)
-    config = _config(fleet.server.url, tmp_path / "device")
+    config = _config(fleet.server, tmp_path / "device")
     with running(config, lambda _: None) as agent:
         assert agent.round()[1] == []
     with WeightsReader(config.state_dir / "models" / "m" / "current") as weights:

@@ -13,8 +13,6 @@ import pytest
 
 from shared.weights import write_weights
 
-TOKEN = "for-one-test-only"
-
 
 def _write_two_versions(folder: Path) -> None:
     rng = np.random.default_rng(0)
@@ -29,9 +27,8 @@ def _write_two_versions(folder: Path) -> None:
 def server(installed: Any, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The URL of a server that runs from the wheel, and the key that it begins with."""
     command = installed.command("weft", "serve", "--port", "0", "--data-dir", "server")
-    environment = installed.environment | {"WEFT_ENROLMENT_TOKEN": TOKEN}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        command, cwd=tmp_path, env=installed.environment, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
@@ -57,9 +54,10 @@ def test_one_device_is_updated_to_the_bit(
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
+    token = weft("tokens", "create", "bench")["token"]
     _write_two_versions(tmp_path)
     (tmp_path / "agent.toml").write_text(
-        f'server = "{url}"\nname = "bench"\nenrolment_token = "{TOKEN}"\n'
+        f'server = "{url}"\nname = "bench"\nenrolment_token = "{token}"\n'
         'state_dir = "device"\n[models.demo]\ninitial = "old.safetensors"\n'
     )
 
