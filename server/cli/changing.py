@@ -156,7 +156,7 @@ class Changing:
         return roots | {k for t in self.published.values() for k in _packages(t.signed)}
 
 
-def make_key(folder: Path, role: str, is_read_by_server: bool = False) -> Key:
+def make_key(folder: Path, role: str, is_read_by_server: bool = False) -> SSlibKey:
     """Make a key of a role: under a passphrase, unless a server signs by it.
 
     Beside it lies the public key, to be handed on. Raises BadKey.

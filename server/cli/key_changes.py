@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from server.cli.changing import Changing
     from server.trust.ceremony import Change
 
+__all__ = ["app"]
+
 Threshold = Annotated[
     int | None, typer.Option("--threshold", min=1, help="How many keys of the role must sign.")
 ]

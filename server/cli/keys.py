@@ -87,7 +87,13 @@ def make(
 ) -> None:
     """Make a key, to be taken up by a ceremony; with `--uri` name one that lies elsewhere."""
     from server.cli.changing import make_key
-    from server.trust.keys import load_public, role_of, write_public, write_reference
+    from server.trust.keys import (
+        fingerprint,
+        load_public,
+        role_of,
+        write_public,
+        write_reference,
+    )
 
     if (uri is None) != (public is None):
         raise BadCommand("invalid", "--uri and --public go together")
@@ -96,10 +102,10 @@ def make(
         far = load_public(public)
         write_reference(folder, wanted, uri, far)
         write_public(folder, wanted, far)
-        keyid = far.keyid
     else:
-        keyid = make_key(folder, wanted).keyid
-    show_record({"role": role, "keyid": keyid, "folder": str(folder)}, as_json)
+        far = make_key(folder, wanted)
+    told = {"role": role, "keyid": far.keyid, "fingerprint": fingerprint(far)}
+    show_record({**told, "folder": str(folder)}, as_json)
 
 
 @app.command("status")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,6 +93,6 @@ class PublicationIn(BaseModel):
     )
 
     root: str | None = Field(None, max_length=MAX_DOCUMENT)
-    targets: dict[ModelName, str] = Field(
+    targets: dict[ModelName, Annotated[str, Field(max_length=MAX_DOCUMENT)]] = Field(
         default_factory=dict, description="By model; each at most 256 KiB."
     )

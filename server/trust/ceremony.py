@@ -7,17 +7,19 @@ enough release keys of the newest root.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from securesystemslib.signer import Key, Signer
+from securesystemslib.signer import Key, Signer, SSlibKey
 from tuf.api.metadata import Delegations, Metadata, Role, Root, TargetFile, Targets
 
 from server.errors import BadCeremony
 from server.trust.documents import (
+    PACKAGE_PATHS,
     VALID,
     Frame,
     KeyRole,
@@ -28,10 +30,12 @@ from server.trust.documents import (
     read,
     require_signed,
 )
-from server.trust.keys import WORDS
+from server.trust.keys import WORDS, short_id
 from shared.metadata import MODEL_FIELD, PACKAGES, ROOT, TARGETS, version_path
 from shared.tensors import schema_digest
 from shared.weights import WeightsReader
+
+_VERSION_PATH = re.compile(r"v/[1-9]\d{0,9}")
 
 Document = Metadata[Root] | Metadata[Targets]
 
@@ -114,7 +118,10 @@ def weights_target(number: int, weights: WeightsReader) -> TargetFile:
 
 
 def check_root(before: Root | None, after: Root, at: datetime) -> None:
-    """Raise BadCeremony `not_successor`, `expired`, `too_few_keys` for what nobody should sign."""
+    """Raise BadCeremony for what nobody should sign.
+
+    `not_successor`, `expired`, `too_few_keys`, `unknown_key`, `same_key`.
+    """
     wanted = before.version + 1 if before is not None else 1
     if after.version != wanted:
         raise BadCeremony("not_successor", f"root {after.version}, where root {wanted} is due")
@@ -125,11 +132,15 @@ def check_root(before: Root | None, after: Root, at: datetime) -> None:
         _require_enough(WORDS[name], role)
         unknown = [keyid for keyid in role.keyids if keyid not in after.keys]
         if unknown:
-            raise BadCeremony("unknown_key", f"root {after.version} has no key {unknown[0]}")
+            raise BadCeremony("unknown_key", f"root {after.version} has no key {unknown[0]!r}")
+    _check_keys(before.keys if before else {}, after.keys)
 
 
 def check_targets(before: Targets | None, after: Targets, model: str, at: datetime) -> None:
-    """Raise BadCeremony `other_model`, `not_successor`, `expired` for what nobody should sign."""
+    """Raise BadCeremony for what nobody should sign.
+
+    `other_model`, `not_successor`, `expired`, `same_key`.
+    """
     named = after.unrecognized_fields.get(MODEL_FIELD)
     if named != model:
         raise BadCeremony("other_model", f"the document is of {named!r}, not of {model!r}")
@@ -137,8 +148,16 @@ def check_targets(before: Targets | None, after: Targets, model: str, at: dateti
         told = f"targets {after.version} of {model}, where {before.version} was published"
         raise BadCeremony("not_successor", told)
     _require_fresh(f"targets {after.version} of {model}", after.expires, at)
-    if after.delegations is None or set(after.delegations.roles or ()) != {PACKAGES}:
+    strange = [path for path in after.targets if not _VERSION_PATH.fullmatch(path)]
+    if strange:
+        raise BadCeremony("not_successor", f"{strange[0]!r} is no version's path")
+    role = (after.delegations.roles or {}).get(PACKAGES) if after.delegations else None
+    if after.delegations is None or role is None or len(after.delegations.roles or ()) != 1:
         raise BadCeremony("not_successor", f"targets of {model} must hand on packages alone")
+    if role.paths != PACKAGE_PATHS:
+        raise BadCeremony("not_successor", f"packages may sign {PACKAGE_PATHS} alone")
+    known = before.delegations.keys if before and before.delegations else {}
+    _check_keys(known, after.delegations.keys)
 
 
 def standing(document: Document, root: Root, before: Root | None = None) -> list[Standing]:
@@ -238,6 +257,15 @@ def _require_enough(what: str, role: Role) -> None:
     if len(set(role.keyids)) < role.threshold:
         told = f"{what}: {len(role.keyids)} keys, of which {role.threshold} must sign"
         raise BadCeremony("too_few_keys", told)
+
+
+def _check_keys(before: Mapping[str, Key], after: Mapping[str, Key]) -> None:
+    """Raise BadCeremony `same_key` where an id does not mean the key that holders know by it."""
+    for keyid, key in after.items():
+        if not isinstance(key, SSlibKey) or short_id(key) != keyid:
+            raise BadCeremony("same_key", f"{keyid!r} is not the id of the key under it")
+        if before.get(keyid, key) != key:
+            raise BadCeremony("same_key", f"another key stands under the id {keyid} than before")
 
 
 def _require_fresh(what: str, expires: datetime, at: datetime) -> None:

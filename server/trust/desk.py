@@ -32,6 +32,7 @@ from server.trust.written import replace, write_new
 from shared.metadata import MODEL_FIELD
 
 _ROOT = re.compile(r"([1-9]\d{0,5})\.root\.json")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # shared.wire.ModelName
 _DRAFT = re.compile(r"(?:([1-9]\d{0,5})\.root|([A-Za-z0-9][A-Za-z0-9._-]*)\.targets)\.draft\.json")
 
 
@@ -63,7 +64,7 @@ class Desk:
 
     def targets(self, model: str) -> Metadata[Targets] | None:
         """What this folder has seen published last of a model."""
-        path = self.folder / f"{model}.targets.json"
+        path = self._of_model(model, "targets.json")
         return read(path.read_bytes(), Targets) if path.is_file() else None
 
     def learn_targets(self, model: str, content: bytes) -> Metadata[Targets]:
@@ -83,7 +84,7 @@ class Desk:
             told = f"targets {shown.signed.version} of {model}; known: {last.signed.version}"
             raise BadCeremony("older", told)
         if last is None or shown.signed.version > last.signed.version:
-            replace(self.folder / f"{model}.targets.json", content)
+            replace(self._of_model(model, "targets.json"), content)
         self._drop(self.targets_draft(model), shown)
         return shown
 
@@ -93,7 +94,7 @@ class Desk:
 
     def targets_draft(self, model: str) -> Path:
         """Where the draft of a model's `targets` lies, or would."""
-        return self.folder / f"{model}.targets.draft.json"
+        return self._of_model(model, "targets.draft.json")
 
     def drafts(self) -> list[Path]:
         """All drafts, those of roots first."""
@@ -113,6 +114,12 @@ class Desk:
         document = make()
         document.unrecognized_fields[PURPOSE_FIELD] = purpose
         save(path, document)
+
+    def _of_model(self, model: str, ending: str) -> Path:
+        """A file of this folder, whatever a server or a draft calls the model."""
+        if not _MODEL.fullmatch(model):
+            raise BadCeremony("other_model", f"{model!r} is no name of a model")
+        return self.folder / f"{model}.{ending}"
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []

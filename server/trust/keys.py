@@ -92,7 +92,12 @@ def make_signer() -> CryptoSigner:
 
 def short_id(key: SSlibKey) -> str:
     """The id that a public key has here."""
-    return hashlib.sha256(_public_bytes(key, Encoding.DER)).hexdigest()[:8]
+    return fingerprint(key)[:8]
+
+
+def fingerprint(key: SSlibKey) -> str:
+    """What nobody else's key has; ids are short enough for another key of the same to be found."""
+    return hashlib.sha256(_public_bytes(key, Encoding.DER)).hexdigest()
 
 
 def file_name(role: str, keyid: str, suffix: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from securesystemslib.signer import Key, SSlibKey
 from tuf.api.metadata import Role, Root, TargetFile, Targets
 
 from server.trust.ceremony import Document, Standing
 from server.trust.keys import WORDS
+from server.trust.keys import fingerprint as key_fingerprint
 from shared.metadata import MODEL_FIELD, PACKAGES
 
 
@@ -18,7 +20,8 @@ def in_words(document: Document, before: Root | Targets | None) -> list[str]:
         lines = _root(before if isinstance(before, Root) else None, document.signed)
     else:
         lines = _targets(before if isinstance(before, Targets) else None, document.signed)
-    return [*lines, f"fingerprint {fingerprint(document)}: the same for everybody who signs it"]
+    lines.append(f"fingerprint {fingerprint(document)}: the same for everybody who signs it")
+    return list(map(_plain, lines))
 
 
 def fingerprint(document: Document) -> str:
@@ -29,17 +32,20 @@ def fingerprint(document: Document) -> str:
 
 def standing_in_words(parts: Iterable[Standing]) -> list[str]:
     """Who has signed, and who may still."""
-    return [
+    lines = [
         f"{part.what}: {len(part.signed)} of {part.threshold} have signed ({_list(part.signed)})"
         + ("" if part.is_met else f"; waited for: {_list(part.unsigned)}")
         for part in parts
     ]
+    return list(map(_plain, lines))
 
 
 def _root(before: Root | None, after: Root) -> list[str]:
     lines = [_head(f"root {after.version}", before.version if before else None, after)]
     for name, role in after.roles.items():
-        lines.append(_role(WORDS[name], role, before.roles[name] if before else None))
+        last = before.roles[name] if before else None
+        lines.append(_role(WORDS[name], role, last))
+        lines += _new_keys(role, last, after.keys)
     return lines
 
 
@@ -55,7 +61,10 @@ def _targets(before: Targets | None, after: Targets) -> list[str]:
     if gone:
         lines.append(f"  no longer: {', '.join(map(str, gone))}")
     role, last = _packages(after), _packages(before)
-    return [*lines, _role(WORDS[PACKAGES], role, last)] if role else lines
+    if role is not None and after.delegations is not None:
+        lines.append(_role(WORDS[PACKAGES], role, last))
+        lines += _new_keys(role, last, after.delegations.keys)
+    return lines
 
 
 def _head(what: str, before: int | None, after: Root | Targets) -> str:
@@ -73,6 +82,13 @@ def _role(word: str, role: Role, before: Role | None) -> str:
     return f"  {word:9} {threshold}: {keys}" + (f"; no longer: {_list(gone)}" if gone else "")
 
 
+def _new_keys(role: Role, before: Role | None, keys: Mapping[str, Key]) -> list[str]:
+    """The whole fingerprints of keys that nobody has signed for before."""
+    known = before.keyids if before else []
+    new = [keys.get(keyid) for keyid in role.keyids if keyid not in known]
+    return [f"    {k.keyid}: {key_fingerprint(k)}" for k in new if isinstance(k, SSlibKey)]
+
+
 def _packages(targets: Targets | None) -> Role | None:
     roles = targets.delegations.roles if targets and targets.delegations else None
     return (roles or {}).get(PACKAGES)
@@ -85,6 +101,11 @@ def _weights(file: TargetFile) -> str:
 def _number(path: str) -> int:
     digits = path.removeprefix("v/")
     return int(digits) if digits.isdigit() else 0
+
+
+def _plain(line: str) -> str:
+    """What a terminal shows as it is: a draft comes from somewhere, and could paint over it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _list(names: Sequence[str]) -> str:
