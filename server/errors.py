@@ -184,7 +184,7 @@ class BadDevice(UserError):
         "key_taken": "Remove `device.key` on the device, so that it makes a key of its own.",
         "key_retired": "Remove `device.key` on the device, so that it makes another key.",
         "not_accepted": "Run `weft devices accept`, if it is a device of yours.",
-        "cloned": "Run `weft devices accept` if there is one such device; else `weft devices reenrol`.",
+        "cloned": "Run `weft devices accept` if there is only one; else `weft devices reenrol`.",
         "decommissioned": "Have it enrol as a new device: remove `device.key` and `identity.json`.",
         "unauthorized": "Enrol the device again.",
         "counter_reused": "Send a report with a counter above the last one.",
