@@ -15,6 +15,7 @@ from sse_starlette import EventSourceResponse
 from server.api.context import EngineDep
 from server.api.paging import Page, Slice, SliceDep, page_of
 from server.api.problems import answers
+from server.api.streams import follow
 from server.db import reading
 from server.errors import BadDevice
 from server.history.export import as_csv, as_json_lines, batches
@@ -148,6 +149,7 @@ class Place:
             "content": {"text/event-stream": {}},
         },
         **LIST_OF_ALL,
+        **answers("service.overloaded"),
     },
 )
 def follow_events(
@@ -162,7 +164,7 @@ def follow_events(
     with reading(engine) as session:
         wanted.conditions(session)
         position = place.position(session) or _beginning(session, wanted)
-    return EventSourceResponse(stream(Follower(engine, wanted.conditions, position), limit))
+    return follow(stream(Follower(engine, wanted.conditions, position), limit))
 
 
 def _beginning(session: Session, wanted: WantedOfAll) -> Position:

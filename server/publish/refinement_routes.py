@@ -17,6 +17,7 @@ from server.api.context import EngineDep, SettingsDep
 from server.api.idempotency import OnceDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
+from server.api.streams import follow
 from server.db import reading, writing
 from server.errors import BadRefinement
 from server.jobs import queue
@@ -181,13 +182,13 @@ def cancel_refinement(
             "changed; the stream ends with its last state.",
             "content": {"text/event-stream": {}},
         },
-        **answers("refinement.not_found"),
+        **answers("refinement.not_found", "service.overloaded"),
     },
 )
 def follow_refinement(id: IdPath, engine: EngineDep) -> EventSourceResponse:  # noqa: A002
     """Progress as it comes: stage, epoch, loss, accuracy, seconds left."""
     first = _look(engine, id)
-    return EventSourceResponse(_changes(engine, first))
+    return follow(_changes(engine, first))
 
 
 async def _changes(engine: Engine, seen: RefinementOut) -> AsyncIterator[ServerSentEvent]:

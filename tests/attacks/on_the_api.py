@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import io
+import ssl
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from server.api import streams
+from server.history.courier import Courier, Parcel
 from server.registry import upload
 from server.registry.weights import Checked
 from server.storage import spool
-from tests.attacks.attack import Act, attack, nothing, yes
+from tests.attacks.attack import Act, Seen, anybody, attack, nothing, yes
 from tests.attacks.plant import Plant, told
+from tests.certificates import Authority
+from tests.edge_agent.plane import Plane
 
 MODELS = "/api/v1/models"
 KEYS = "/api/v1/access/keys"
@@ -432,3 +438,46 @@ def an_address_that_was_made_up(plant: Plant) -> Act:
         return seen
 
     return act
+
+
+@attack(
+    "api",
+    refused="service.overloaded",
+    told="more requests are in work than this server takes on",
+    defence="server.api.streams:MOST_STREAMS",
+    off=1 << 30,
+)
+def followers_without_end(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> Act:
+    """Somebody who may look follows the history a thousand times at once."""
+    monkeypatch.setattr(streams, "MOST_STREAMS", 3)
+    key = plant.key("viewer")
+    for _ in range(3):
+        plant.follow(key)
+    return lambda: plant.follow(key)
+
+
+@attack(
+    "api",
+    refused="webhook.untrusted",
+    told="certificate verify failed",
+    defence="server.history.courier:_tls",
+    off=anybody,
+)
+def a_webhook_whose_name_moves_inside(
+    plant: Plant, signer: Authority, tls: Callable[[ssl.SSLContext], Plane]
+) -> Act:
+    """A receiver that is allowed has its name point to a service inside (DNS rebinding)."""
+    inside = tls(signer.server()).url.replace("127.0.0.1", "localhost")
+    engine, parcel = plant.server.app.state.engine, _parcel(inside)
+    courier = Courier(engine, (inside.removeprefix("https://"),))
+
+    def act() -> Seen:
+        outcome = courier._send(parcel)
+        untrusted = outcome.status is None
+        return Seen("webhook.untrusted" if untrusted else None, outcome.error or "")
+
+    return act
+
+
+def _parcel(url: str) -> Parcel:
+    return Parcel(1, "epoch-1", "device.enrolled", url, "a secret", b"{}")

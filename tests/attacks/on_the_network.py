@@ -12,7 +12,7 @@ from edge_agent.connection import HEAD_BYTES
 from shared import metadata
 from shared.errors import WeftError
 from shared.wire import DESIRED_PATH, PACKAGES_PATH, Desired
-from tests.attacks.attack import Act, Seen, attack, nothing, yes
+from tests.attacks.attack import Act, Seen, anybody, attack, nothing, yes
 from tests.attacks.device import Device
 from tests.certificates import Authority, new_key, pin_of
 from tests.edge_agent.plane import Plane
@@ -153,19 +153,12 @@ def metadata_that_unpack_without_end(device: Device) -> Act:
     return act
 
 
-def _anybody(_: object) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 @attack(
     "network",
     refused="server.untrusted",
     told="certificate verify failed",
     defence="edge_agent.tls:trusting",
-    off=_anybody,
+    off=anybody,
 )
 def a_server_with_a_certificate_of_its_own(device: Device, signer: Authority, tls: Serve) -> Act:
     """Somebody takes the place of the server, with a certificate that nobody vouches for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Plant:
         self._serve, self.weights_file = serve, weights_file
         self.settings: dict[str, Any] = {"admin_key": ADMIN}
         self._server: Any = None
+        self._followed: list[Iterator[str]] = []
 
     @property
     def server(self) -> Any:
@@ -60,6 +61,19 @@ class Plant:
     def seen(self, method: str, path: str, key: str | None = ADMIN, **request: Any) -> Seen:
         """As `ask`, of what is one."""
         return told(self.ask(method, path, key, **request))
+
+    def follow(self, key: str) -> Seen:
+        """Begin to follow the history, and do not end."""
+        headers = {"Authorization": f"Bearer {key}"}
+        request = self.server.client.build_request("GET", "/api/v1/events/follow", headers=headers)
+        answer = self.server.client.send(request, stream=True)
+        if answer.is_success:
+            lines = answer.iter_lines()
+            next(lines)  # it has begun
+            self._followed.append(lines)
+            return Seen(None)
+        answer.read()
+        return told(answer)
 
     def key(self, role: str = "viewer", name: str = "eve", **more: Any) -> str:
         """A new key of an operator."""
