@@ -95,7 +95,8 @@ class Settings(BaseSettings):
         90.0,
         ge=0,
         le=36500,
-        description="Days until a device renews its own token, by its key; 0: never.",
+        description="Days, or up to a tenth less, until a device renews its own token, by its key; "
+        "0: never.",
     )
     poll_interval: float = Field(
         60.0, gt=0, le=86400, description="Seconds between two polls of a device."

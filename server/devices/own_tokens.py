@@ -6,6 +6,7 @@ as the one before was not used. Once it was, nobody but a copy of the device ask
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
@@ -21,6 +22,11 @@ from server.tables import Device, now
 from shared.wire import Renewal, Renewed
 
 
+#: Share of their time after which the first tokens end that were given together: a fleet that
+#: was enrolled in an hour must not ask for new ones in another.
+SHORTEST = 0.9
+
+
 class Issuer:
     """Gives tokens to devices."""
 
@@ -31,9 +37,8 @@ class Issuer:
         """A new token; the one before is worth nothing from now on."""
         token = new_token()
         device.token_hash, device.token_issued_at = token_hash(token), now()
-        device.token_expires_at = (
-            device.token_issued_at + timedelta(days=self._days) if self._days else None
-        )
+        days = self._days * random.uniform(SHORTEST, 1.0)  # noqa: S311 - no secret
+        device.token_expires_at = device.token_issued_at + timedelta(days=days) if days else None
         return token
 
 

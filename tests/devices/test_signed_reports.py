@@ -75,6 +75,13 @@ def test_a_report_is_kept_as_it_came(fleet: Fleet) -> None:
     assert found["in_use"] is True
 
 
+def test_an_event_leads_to_the_report_that_it_tells_of(fleet: Fleet) -> None:
+    device = fleet.enrol(fleet.digests[0])
+    fleet.report(device, None, fleet.digests[1], counter=4)
+    (event,) = fleet.call("GET", "/api/v1/events?kind=device.reported")["items"]
+    assert event["data"]["counter"] == kept(fleet, device)[0]["counter"] == 4
+
+
 def test_the_report_that_tells_what_is_in_use_can_be_asked_for(fleet: Fleet) -> None:
     device = fleet.enrol(fleet.digests[0])
     fleet.report(device, None, fleet.digests[1])
