@@ -21,7 +21,6 @@ from server.settings import Settings
 from server.tables import Device, now
 from shared.wire import Renewal, Renewed
 
-
 #: Share of their time after which the first tokens end that were given together: a fleet that
 #: was enrolled in an hour must not ask for new ones in another.
 SHORTEST = 0.9

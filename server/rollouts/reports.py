@@ -86,6 +86,6 @@ def _error(report: Report, state: str) -> dict[str, Any] | None:
 
 def told_of(report: Report) -> dict[str, Any]:
     """What history keeps of a report; by its counter it is found among the signed ones."""
-    kept = {"result", "state", "weights_digest", "seconds", "health", "error", "tensor_digests"}
-    kept.add("counter")
-    return report.model_dump(include=kept, exclude_none=True)
+    about = {"counter", "result", "state", "weights_digest"}
+    how = {"seconds", "health", "error", "tensor_digests"}
+    return report.model_dump(include=about | how, exclude_none=True)
