@@ -23,7 +23,9 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {CONTENT_TYPE: {}}, "description": "What is lacking, packed."},
     204: {"description": "Nothing is lacking."},
 }
-_Held = Annotated[int | None, Query(ge=1, lt=10**12, description="Version held; none: left out.")]
+#: Without an upper end: what a thief of keys once signed may have any version, and the device that
+#: took it must still be told of the root that ends it.
+_Held = Annotated[int | None, Query(ge=1, description="Version held; none: left out.")]
 
 
 @router.get(

@@ -37,7 +37,14 @@ KEPT_ANSWERS: Final = 64
 _AHEAD: Final = {
     ROOT: "Lay the roots that were published since into the keys folder: `<version>.root.json`.",
     TARGETS: "Where a backup was restored, sign the list of versions anew: `weft release`.",
-} | dict.fromkeys((TIMESTAMP, SNAPSHOT, PACKAGES), "Set the clock of this machine.")
+} | dict.fromkeys(
+    (TIMESTAMP, SNAPSHOT, PACKAGES),
+    "Set the clock of this machine; if it is right, somebody else signs: rotate the server's keys.",
+)
+
+#: Above all versions that are ever published: seconds since 1970, in a far century.
+_HIGHEST: Final = 10**12
+_HIGHEST_ROOT: Final = 2**31 - 1
 
 _Key = tuple[int, tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]
 
@@ -77,7 +84,7 @@ class Answers:
 
 def _lacking(session: Session, rows: Rows, held: Mapping[str, int]) -> list[MetadataFile]:
     """All roots after the one that is held, then each role's metadata if they are others."""
-    newer = TrustRoot.version > held.get(ROOT, 0)
+    newer = TrustRoot.version > min(held.get(ROOT, 0), _HIGHEST_ROOT)
     roots = session.scalars(select(TrustRoot).where(newer).order_by(TrustRoot.version))
     files = [MetadataFile(ROOT, root.version, root.content.encode()) for root in roots]
     return files + [
@@ -113,6 +120,8 @@ def _known(session: Session, model: Model, held: Mapping[str, int]) -> bytes:
 def _row(
     session: Session, model: Model, role: str, version: int
 ) -> TrustRoot | TrustMetadata | None:
+    if version > (_HIGHEST_ROOT if role == ROOT else _HIGHEST):
+        return None  # more than a database could compare
     if role == ROOT:
         return session.get(TrustRoot, version)
     return session.get(TrustMetadata, (model.id, role, version))

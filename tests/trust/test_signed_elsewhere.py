@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from securesystemslib.signer import Signer
-from tuf.api.metadata import DelegatedRole, Root, TargetFile, Targets
+from tuf.api.exceptions import BadVersionNumberError
+from tuf.api.metadata import DelegatedRole, Root, TargetFile, Targets, Timestamp
 
 from server.db import reading
 from server.errors import BadTrust
@@ -308,6 +309,26 @@ def test_other_keys_of_packages_come_by_a_new_list(office: Office, device: Make)
     office.send(draft)
     assert camera.lists(1, package) == device("new").lists(1, package) == [1, package]
     assert new.public_key.keyid.encode() in camera.held[PACKAGES]
+
+
+def test_devices_come_back_from_versions_that_a_thief_ran_ahead_with(
+    office: Office, device: Make
+) -> None:
+    """A stolen timestamp key can sign versions that nobody reaches; another key ends that."""
+    camera = device()
+    camera.refresh()
+    ahead = read(camera.held[TIMESTAMP], Timestamp).signed
+    ahead.version = 10**30
+    stolen = office.shop.trust.keyring.signers(TIMESTAMP, office.root().roles[TIMESTAMP])
+    (camera.folder / "timestamp.json").write_bytes(sign(ahead, stolen))
+    with pytest.raises(BadVersionNumberError):
+        camera.refresh()
+    root = office.root()
+    for role in (SNAPSHOT, TIMESTAMP):
+        new = office.replace_key(root, role)
+        write_private(office.shop.trust.keyring.folder, role, new)
+    office.send_root(root)
+    assert camera.lists(1) == [1]
 
 
 def test_a_server_with_all_keys_signs_its_lists_by_a_new_release_key(
