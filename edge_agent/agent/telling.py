@@ -98,7 +98,8 @@ class Teller:
             identity = self._given = self._ask_to_be_known()
         if self._given:
             persist_identity(self._identity, self._given)
-            self._device.outbox.note_told(self._inventory())
+            if not self._device.outbox.pending:  # else those that wait would have the last word
+                self._device.outbox.note_told(self._inventory())
         self._be(identity)
         self._is_known = True
 
