@@ -129,6 +129,8 @@ class Trial:
             raise Broken(f"codes: {said}")
         if len(self.stage.plane.enrolments) > self.starts:
             raise Broken(f"enrolled {len(self.stage.plane.enrolments)} times")
+        if len({enrolment.key for enrolment in self.stage.plane.enrolments}) > 1:
+            raise Broken("enrolled under several keys")
         self.stage.check_use(scene, self.root, {scene.ends})
         check_counters(self.stage.plane.bodies)
         self._check_reports()
