@@ -23,8 +23,6 @@ from server.tables import now
 from server.trust.ceremony import (
     Document,
     Standing,
-    check_root,
-    check_targets,
     finished,
     purpose_of,
     sign_with,
@@ -32,6 +30,7 @@ from server.trust.ceremony import (
 )
 from server.trust.desk import Desk, load, save
 from server.trust.keys import KeyFile, keys_in, load_signer
+from server.trust.successors import check_root, check_targets
 from server.trust.wording import in_words, standing_in_words
 from shared.metadata import MODEL_FIELD
 

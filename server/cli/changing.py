@@ -13,7 +13,6 @@ from server.cli.output import say
 from server.cli.passphrases import ask_passphrase, new_passphrase
 from server.errors import BadCeremony, BadCommand
 from server.tables import now
-from server.trust.ceremony import Change, root_after, targets_after
 from server.trust.desk import Desk
 from server.trust.documents import Frame
 from server.trust.keys import (
@@ -29,6 +28,7 @@ from server.trust.keys import (
     write_private,
     write_public,
 )
+from server.trust.successors import Change, root_after, targets_after
 from shared.metadata import PACKAGES, TARGETS
 
 Published = dict[str, Metadata[Targets]]

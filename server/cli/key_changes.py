@@ -26,7 +26,7 @@ from server.errors import BadCommand
 if TYPE_CHECKING:
     from server.cli.ceremony import Ceremony
     from server.cli.changing import Changing
-    from server.trust.ceremony import Change
+    from server.trust.successors import Change
 
 __all__ = ["app"]
 

@@ -10,7 +10,7 @@ import typer
 
 from server.cli.output import say
 from server.errors import BadCeremony, BadKey
-from server.trust.keys import Ask, check_passphrase, passphrase_from
+from server.trust.passphrases import Ask, check_passphrase, passphrase_from
 
 
 def ask_passphrase() -> Ask:

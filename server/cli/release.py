@@ -76,8 +76,8 @@ def withdraw(
     The server stops offering it at once. Where the release key lies elsewhere, the list of released
     versions is then signed here without it.
     """
-    from server.trust.ceremony import targets_after
     from server.trust.documents import Frame
+    from server.trust.successors import targets_after
     from shared.metadata import version_path
 
     with connect(server, key) as client:
@@ -129,7 +129,7 @@ def _fetched(client: Client, path: str, number: int) -> TargetFile:
 
 
 def _digested(number: int, weights: Path) -> TargetFile:
-    from server.trust.ceremony import weights_target
+    from server.trust.successors import weights_target
     from shared.weights import WeightsReader
 
     with WeightsReader(weights) as reader:
@@ -145,8 +145,8 @@ def _sign_here(ceremony: Ceremony, model: str, number: int, file: TargetFile) ->
     from tuf.api.metadata import Targets
 
     from server.tables import now
-    from server.trust.ceremony import targets_after
     from server.trust.documents import Frame, read
+    from server.trust.successors import targets_after
 
     published = ceremony.published.get(model)
     current = published.signed if published else None

@@ -13,7 +13,8 @@ from tuf.api.metadata import Role
 
 from server.errors import BadKey, BadTrust
 from server.trust.documents import KeyRole
-from server.trust.keys import NOBODY, WORDS, keys_in, load_public, load_signer
+from server.trust.keys import WORDS, keys_in, load_public, load_signer
+from server.trust.passphrases import NOBODY
 
 
 class Keyring:

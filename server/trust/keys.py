@@ -15,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import stat
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -31,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
 from server.errors import BadKey
+from server.trust.passphrases import NOBODY, Ask, check_closed, check_passphrase, read_file
 from server.trust.sealed import seal
 from server.trust.written import write_new
 from shared.metadata import PACKAGES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
@@ -45,14 +44,9 @@ WORDS: Final = {
 }
 OFFLINE, ONLINE = (ROOT, TARGETS), (PACKAGES, SNAPSHOT, TIMESTAMP)
 
-SHORTEST_PASSPHRASE = 12
-
 _ROLES = {word: role for role, word in WORDS.items()}
 _NAME = re.compile(rf"({'|'.join(_ROLES)})-([0-9a-f]{{8}})\.(pem|json|pub)")
 _URI = re.compile(r"[a-z][a-z0-9+.-]+:")
-
-#: Asked for the passphrase of what is named.
-Ask = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def load_signer(source: Path, ask: Ask) -> Signer:
     Raises BadKey `not_found`, `open_to_others`, `malformed`, `wrong_passphrase`, `other_key`,
     `no_signer`.
     """
-    content = _read(source)
+    content = read_file(source)
     if source.suffix == ".json":
         return _far_signer(source, content, ask)
     signer = _as_signer(_open_private(source, content, ask))
@@ -166,49 +160,21 @@ def load_signer(source: Path, ask: Ask) -> Signer:
 
 def load_public(source: Path) -> SSlibKey:
     """The public key of a `.pub`, a `.json` or an unencrypted `.pem`. Raises BadKey."""
-    content = _read(source)
+    content = read_file(source)
     if source.suffix == ".json":
         key = _reference(source, content)[1]
     elif b"PRIVATE KEY" in content:
-        key = _as_signer(_open_private(source, content, _cannot_ask)).public_key
+        key = _as_signer(_open_private(source, content, NOBODY)).public_key
     else:
         key = _public(source, content)
     _check_name(source, key)
     return key
 
 
-def check_passphrase(passphrase: bytes) -> None:
-    """Raise BadKey `weak_passphrase` for one that is soon tried out."""
-    if len(passphrase) < SHORTEST_PASSPHRASE:
-        raise BadKey("weak_passphrase", f"{len(passphrase)} characters are too few")
-
-
 def check_uri(uri: str) -> None:
     """Raise BadKey `malformed` for what is no signer's URI."""
     if not _URI.match(uri):
         raise BadKey("malformed", f"{uri!r} is no URI such as awskms:<id> or hsm:<id>")
-
-
-def passphrase_from(environment: Mapping[str, str]) -> Ask | None:
-    """Answer with $WEFT_KEYS_PASSPHRASE or what is in $WEFT_KEYS_PASSPHRASE_FILE; None: neither.
-
-    A last end of line is no part of it. Raises BadKey `not_found`.
-    """
-    if (text := environment.get("WEFT_KEYS_PASSPHRASE")) is not None:
-        return lambda _: text.encode()
-    if path := environment.get("WEFT_KEYS_PASSPHRASE_FILE"):
-        _check_closed(Path(path))
-        content = _read(Path(path)).removesuffix(b"\n").removesuffix(b"\r")
-        return lambda _: content
-    return None
-
-
-def _cannot_ask(what: str) -> bytes:
-    raise BadKey("no_passphrase", f"{what} is under a passphrase")
-
-
-#: For those that cannot ask: what is under a passphrase is refused.
-NOBODY: Final[Ask] = _cannot_ask
 
 
 def _as_signer(key: Ed25519PrivateKey) -> CryptoSigner:
@@ -220,7 +186,7 @@ def _as_signer(key: Ed25519PrivateKey) -> CryptoSigner:
 def _open_private(path: Path, content: bytes, ask: Ask) -> Ed25519PrivateKey:
     encrypted = b"ENCRYPTED" in content
     if not encrypted:  # one under a passphrase may lie on a stick whose file system has no modes
-        _check_closed(path)
+        check_closed(path)
     passphrase = ask(path.name) if encrypted else None
     try:
         key = load_pem_private_key(content, passphrase)
@@ -272,18 +238,6 @@ def _check_name(path: Path, key: SSlibKey) -> None:
     match = _NAME.fullmatch(path.name)
     if match is not None and match[2] != key.keyid:
         raise BadKey("other_key", f"{path} holds the key {key.keyid}")
-
-
-def _check_closed(path: Path) -> None:
-    if path.is_file() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadKey("open_to_others", f"others may read {path}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadKey("not_found", f"{path}: {error.strerror}") from error
 
 
 def _keep(folder: Path, name: str, content: bytes, mode: int = 0o600) -> Path:

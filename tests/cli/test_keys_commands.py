@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.cli.site import Site, embedded, passphrases, release, site
@@ -192,3 +195,40 @@ def test_a_withdrawn_version_is_off_the_list(site: Site) -> None:
     assert again["code"] == "version.withdrawn"
     site.done("versions", "withdraw", "digits", 1, "--folder", site.offline, "--yes")
     assert device.lists(1, 2) == [2]
+
+
+def test_a_real_server_moves_to_offline_keys_and_starts_again(
+    tmp_path: Path, weft: Any, start_server: Any, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As processes of their own, with keys asked of operators."""
+    data, stick = tmp_path / "data", tmp_path / "stick"
+    monkeypatch.setenv("WEFT_KEY", "an-admin-key-of-the-test")
+    asked = {"WEFT_REQUIRE_KEYS": "true", "WEFT_ADMIN_KEY": "an-admin-key-of-the-test"}
+
+    def do(*words: object) -> Any:
+        done = weft(*words, "--json", "--server", url)
+        assert done.status == 0, done.err
+        return done.json
+
+    process = start_server(data, **asked)
+    url = process.url
+    do("models", "create", "m")
+    do("versions", "upload", "m", base)
+    do("release", "m", 1)
+    reader = do("access", "create", "reader", "--role", "operator")["key"]
+    place = ("--folder", stick, "--online", data / "keys", "--yes")
+    for refused in (("release", "m", 1), ("versions", "withdraw", "m", 1)):
+        done = weft(*refused, "--json", "--server", url, "--key", reader)
+        assert done.code == "request.forbidden"
+    do("keys", "offline", *place)
+    assert process.stop() == (0, "")
+    process = start_server(data, **asked)
+    url = process.url
+    status = do("keys", "status", "--folder", stick)
+    lying = {key["role"]: key["private"] for key in status["keys"]}
+    assert lying["snapshot"] == "the server"
+    assert str(stick) in lying["root"]
+    assert {document["state"] for document in status["documents"]} != {"EXPIRED"}
+    do("versions", "withdraw", "m", 1, "--folder", stick, "--yes")
+    assert do("versions", "show", "m", 1)["released_at"] is None
+    assert process.stop() == (0, "")

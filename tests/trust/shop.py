@@ -22,8 +22,9 @@ from server.db import reading, writing
 from server.settings import Settings
 from server.tables import Model, Package, TrustMetadata, TrustRoot, Version
 from server.trust.documents import sign
-from server.trust.keys import NOBODY, keys_in, load_signer, make_signer, write_private
+from server.trust.keys import keys_in, load_signer, make_signer, write_private
 from server.trust.opening import open_trust
+from server.trust.passphrases import NOBODY
 from server.trust.repository import Trust
 from shared.metadata import ROLES, known_bytes, package_path, unpack, version_path
 

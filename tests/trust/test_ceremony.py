@@ -11,10 +11,10 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Metadata, Root, TargetFile, Targets
 
 from server.errors import BadCeremony, BadTrust
-from server.trust import ceremony
-from server.trust.ceremony import Change
+from server.trust import ceremony, successors
 from server.trust.documents import Frame, KeyRole, draft_root, sign
 from server.trust.keys import fingerprint, make_signer, short_id
+from server.trust.successors import Change
 from server.trust.wording import in_words, standing_in_words
 
 NOW = datetime(2026, 3, 1, 10, 0, 0, tzinfo=UTC)
@@ -39,7 +39,7 @@ def root(signers: dict[str, CryptoSigner]) -> Root:
 def targets(signers: dict[str, CryptoSigner]) -> Targets:
     packages = [signers["packages"].public_key]
     listed = [TargetFile(10, {"sha256": "a" * 64}, "v/1")]
-    return ceremony.targets_after(None, Frame("m", NOW), listed, packages=packages).signed
+    return successors.targets_after(None, Frame("m", NOW), listed, packages=packages).signed
 
 
 def refused(code: str) -> pytest.RaisesContext[BadCeremony]:
@@ -49,20 +49,20 @@ def refused(code: str) -> pytest.RaisesContext[BadCeremony]:
 def test_a_root_that_follows_takes_keys_in_and_out(root: Root, signers: dict) -> None:
     before = deepcopy(root)
     dora, cleo = signers["dora"].public_key, signers["cleo"].public_key
-    after = ceremony.root_after(root, [Change("root", [dora], [cleo.keyid], 3)], NOW).signed
+    after = successors.root_after(root, [Change("root", [dora], [cleo.keyid], 3)], NOW).signed
     assert root == before
     assert (after.version, after.roles["root"].threshold) == (2, 3)
     assert cleo.keyid not in after.keys
     assert after.keys[dora.keyid] == dora
-    ceremony.check_root(root, after, NOW)
+    successors.check_root(root, after, NOW)
 
 
 def test_a_key_that_another_role_has_too_stays_known(root: Root, signers: dict) -> None:
     snapshot = signers["snapshot"].public_key
     shared = Change("timestamp", [snapshot], list(root.roles["timestamp"].keyids))
-    both = ceremony.root_after(root, [shared], NOW).signed
+    both = successors.root_after(root, [shared], NOW).signed
     alone = Change("snapshot", [signers["dora"].public_key], [snapshot.keyid])
-    assert snapshot.keyid in ceremony.root_after(both, [alone], NOW).signed.keys
+    assert snapshot.keyid in successors.root_after(both, [alone], NOW).signed.keys
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_a_key_that_another_role_has_too_stays_known(root: Root, signers: dict) 
 )
 def test_changes_that_make_no_root(root: Root, change: Change, code: str) -> None:
     with refused(code):
-        ceremony.root_after(root, [change], NOW)
+        successors.root_after(root, [change], NOW)
 
 
 def test_taking_away_the_last_key_of_a_role(root: Root) -> None:
     with refused("too_few_keys"):
-        ceremony.root_after(root, [Change("targets", (), root.roles["targets"].keyids)], NOW)
+        successors.root_after(root, [Change("targets", (), root.roles["targets"].keyids)], NOW)
 
 
 def _version(after: Root) -> None:
@@ -134,11 +134,11 @@ def _same_id(after: Root) -> None:
 def test_a_root_that_nobody_should_sign(
     root: Root, edit: Callable[[Root], None], code: str
 ) -> None:
-    after = ceremony.root_after(root, (), NOW).signed
-    ceremony.check_root(root, after, NOW)
+    after = successors.root_after(root, (), NOW).signed
+    successors.check_root(root, after, NOW)
     edit(after)
     with refused(code):
-        ceremony.check_root(root, after, NOW)
+        successors.check_root(root, after, NOW)
 
 
 def test_two_keys_of_one_id_are_told_apart(
@@ -147,12 +147,12 @@ def test_two_keys_of_one_id_are_told_apart(
     ada, thief = signers["ada"].public_key, make_signer().public_key
     thief.keyid = ada.keyid
     with refused("same_key"):
-        ceremony.root_after(root, [Change("root", [thief])], NOW)
-    after = ceremony.root_after(root, (), NOW).signed
+        successors.root_after(root, [Change("root", [thief])], NOW)
+    after = successors.root_after(root, (), NOW).signed
     after.keys[ada.keyid] = thief
-    monkeypatch.setattr(ceremony, "short_id", lambda key: key.keyid)  # the search has succeeded
+    monkeypatch.setattr(successors, "short_id", lambda key: key.keyid)  # the search has succeeded
     with refused("same_key"):
-        ceremony.check_root(root, after, NOW)
+        successors.check_root(root, after, NOW)
     assert fingerprint(thief) != fingerprint(ada)
 
 
@@ -160,32 +160,32 @@ def test_two_keys_of_one_id_are_told_apart(
 def test_targets_list_versions_alone(targets: Targets, path: str) -> None:
     targets.targets[path] = TargetFile(10, {"sha256": "b" * 64}, path)
     with refused("not_successor"):
-        ceremony.check_targets(None, targets, "m", NOW)
+        successors.check_targets(None, targets, "m", NOW)
 
 
 def test_targets_that_nobody_should_sign(targets: Targets, signers: dict) -> None:
-    ceremony.check_targets(None, targets, "m", NOW)
+    successors.check_targets(None, targets, "m", NOW)
     with refused("other_model"):
-        ceremony.check_targets(None, targets, "n", NOW)
+        successors.check_targets(None, targets, "n", NOW)
     with refused("not_successor"):
-        ceremony.check_targets(targets, targets, "m", NOW)
+        successors.check_targets(targets, targets, "m", NOW)
     with refused("expired"):
-        ceremony.check_targets(None, targets, "m", NOW + timedelta(days=366))
+        successors.check_targets(None, targets, "m", NOW + timedelta(days=366))
     wider = deepcopy(targets)
     wider.delegations.roles["packages"].paths = ["*"]  # type: ignore[union-attr,index]
     with refused("not_successor"):
-        ceremony.check_targets(None, wider, "m", NOW)
+        successors.check_targets(None, wider, "m", NOW)
     more = deepcopy(targets)
     other = DelegatedRole("more", [signers["dora"].public_key.keyid], 1, False, ["v/*"])
     more.delegations.roles["more"] = other  # type: ignore[union-attr,index]
     with refused("not_successor"):
-        ceremony.check_targets(None, more, "m", NOW)
+        successors.check_targets(None, more, "m", NOW)
 
 
 def test_signatures_are_counted_by_the_old_root_and_the_new(root: Root, signers: dict) -> None:
     dora, ada = signers["dora"].public_key, signers["ada"].public_key
     change = Change("root", [dora], [ada.keyid])
-    draft = ceremony.root_after(root, [change], NOW)
+    draft = successors.root_after(root, [change], NOW)
     for name, added, complete in (
         ("ada", True, False),
         ("dora", True, False),
@@ -201,8 +201,8 @@ def test_signatures_are_counted_by_the_old_root_and_the_new(root: Root, signers:
 def test_roots_in_line_are_verified_by_those_before(root: Root, signers: dict) -> None:
     two = [signers["ada"], signers["ben"]]
     first = sign(root, two)
-    second = ceremony.root_after(root, (), NOW).signed
-    third = ceremony.root_after(second, (), NOW).signed
+    second = successors.root_after(root, (), NOW).signed
+    third = successors.root_after(second, (), NOW).signed
     chain = [first, sign(second, two), sign(third, two)]
     found = ceremony.roots_in_line(chain, None)
     assert [r.signed.version for r in found] == [1, 2, 3]
@@ -216,7 +216,7 @@ def test_roots_in_line_are_verified_by_those_before(root: Root, signers: dict) -
 
 def test_words_tell_all_that_changes(root: Root, signers: dict) -> None:
     dora, cleo = signers["dora"].public_key, signers["cleo"].public_key
-    draft = ceremony.root_after(root, [Change("root", [dora], [cleo.keyid], 3)], NOW)
+    draft = successors.root_after(root, [Change("root", [dora], [cleo.keyid], 3)], NOW)
     text = "\n".join(in_words(draft, root))
     assert "root 2 (follows 1), holds until 2028-02-29" in text
     assert "3 of 3 (was 2)" in text
@@ -228,14 +228,14 @@ def test_words_tell_all_that_changes(root: Root, signers: dict) -> None:
 
 
 def test_words_tell_every_version(targets: Targets) -> None:
-    after = ceremony.targets_after(
+    after = successors.targets_after(
         targets, Frame("m", NOW), [TargetFile(20, {"sha256": "b" * 64}, "v/2")]
     )
     after.signed.targets["v/1"] = TargetFile(10, {"sha256": "c" * 64}, "v/1")
     text = "\n".join(in_words(after, targets))
     assert f"version 2 (new): weights {'b' * 64}" in text
     assert f"version 1 (CHANGED): weights {'c' * 64}" in text
-    fewer = ceremony.targets_after(targets, Frame("m", NOW), dropped=["v/1"])
+    fewer = successors.targets_after(targets, Frame("m", NOW), dropped=["v/1"])
     assert "no longer: 1" in "\n".join(in_words(fewer, targets))
 
 
@@ -246,11 +246,11 @@ def test_words_paint_over_nothing(targets: Targets) -> None:
 
 
 def test_the_fingerprint_is_of_what_is_signed_not_of_who_did(root: Root, signers: dict) -> None:
-    draft = ceremony.root_after(root, (), NOW)
+    draft = successors.root_after(root, (), NOW)
     before = in_words(draft, root)[-1]
     ceremony.sign_with(draft, signers["ada"], draft.signed, root)
     assert in_words(draft, root)[-1] == before
-    other = ceremony.root_after(root, (), NOW + timedelta(days=1))
+    other = successors.root_after(root, (), NOW + timedelta(days=1))
     assert in_words(other, root)[-1] != before
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from server.errors import BadCeremony, BadTrust
-from server.trust.ceremony import targets_after
 from server.trust.desk import Desk, load
 from server.trust.documents import Frame, KeyRole, draft_root, sign
 from server.trust.keys import make_signer
+from server.trust.successors import targets_after
 from tests.trust.test_ceremony import NOW
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 
 from server.errors import BadKey
-from server.trust import keys, sealed
+from server.trust import keys, passphrases, sealed
 
 PASSPHRASE = b"correct horse battery"
 
@@ -65,7 +65,7 @@ def test_another_passphrase_opens_nothing(tmp_path: Path) -> None:
     with refused("wrong_passphrase"):
         keys.load_signer(path, lambda _: b"another passphrase")
     with refused("no_passphrase"):
-        keys.load_signer(path, keys.NOBODY)
+        keys.load_signer(path, passphrases.NOBODY)
     assert keys.load_signer(path, answer)
 
 
@@ -77,10 +77,10 @@ def test_a_short_passphrase_makes_no_file(tmp_path: Path) -> None:
 
 def test_a_key_without_passphrase_must_be_closed_to_others(tmp_path: Path) -> None:
     path = keys.write_private(tmp_path, "snapshot", keys.make_signer())
-    assert verifies(keys.load_signer(path, keys.NOBODY))
+    assert verifies(keys.load_signer(path, passphrases.NOBODY))
     path.chmod(0o640)
     with refused("open_to_others"):
-        keys.load_signer(path, keys.NOBODY)
+        keys.load_signer(path, passphrases.NOBODY)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_file_under_another_key_s_name(tmp_path: Path) -> None:
     path = keys.write_private(tmp_path, "root", keys.make_signer())
     moved = path.rename(tmp_path / "root-00000000.pem")
     with refused("other_key"):
-        keys.load_signer(moved, keys.NOBODY)
+        keys.load_signer(moved, passphrases.NOBODY)
 
 
 def test_a_folder_tells_its_keys_by_role(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_folder_tells_its_keys_by_role(tmp_path: Path) -> None:
         ("targets", mine, False),
         ("timestamp", other, True),
     ]
-    assert keys.load_signers(tmp_path, keys.NOBODY, keys.ONLINE).keys() == {other}
+    assert keys.load_signers(tmp_path, passphrases.NOBODY, keys.ONLINE).keys() == {other}
     assert keys.load_signers(tmp_path, answer).keys() == {mine, other}
     assert keys.keys_in(tmp_path / "none") == []
 
@@ -152,12 +152,12 @@ def test_a_key_that_lies_elsewhere_signs_by_its_uri(tmp_path: Path) -> None:
     kept.write_bytes(far.private_bytes)
     far.public_key.keyid = keys.short_id(far.public_key)
     path = keys.write_reference(tmp_path, "root", f"file2:{kept}", far.public_key)
-    signer = keys.load_signer(path, keys.NOBODY)
+    signer = keys.load_signer(path, passphrases.NOBODY)
     assert signer.public_key.keyid == path.name[5:13]
     assert verifies(signer)
     kept.unlink()
     with refused("no_signer"):
-        keys.load_signer(path, keys.NOBODY)
+        keys.load_signer(path, passphrases.NOBODY)
 
 
 @pytest.mark.parametrize("scheme", ["awskms", "gcpkms", "azurekms", "hsm", "nobody-knows-it"])
@@ -171,16 +171,16 @@ def test_a_service_that_cannot_be_reached_is_told(tmp_path: Path, scheme: str) -
 
 
 def test_the_passphrase_of_the_environment(tmp_path: Path) -> None:
-    assert keys.passphrase_from({}) is None
-    given = keys.passphrase_from({"WEFT_KEYS_PASSPHRASE": "correct horse battery"})
+    assert passphrases.passphrase_from({}) is None
+    given = passphrases.passphrase_from({"WEFT_KEYS_PASSPHRASE": "correct horse battery"})
     assert given
     assert given("a file") == PASSPHRASE
     path = tmp_path / "passphrase"
     path.write_bytes(PASSPHRASE + b"\r\n")
     path.chmod(0o600)
-    given = keys.passphrase_from({"WEFT_KEYS_PASSPHRASE_FILE": str(path)})
+    given = passphrases.passphrase_from({"WEFT_KEYS_PASSPHRASE_FILE": str(path)})
     assert given
     assert given("a file") == PASSPHRASE
     path.chmod(0o644)
     with refused("open_to_others"):
-        keys.passphrase_from({"WEFT_KEYS_PASSPHRASE_FILE": str(path)})
+        passphrases.passphrase_from({"WEFT_KEYS_PASSPHRASE_FILE": str(path)})

@@ -18,8 +18,9 @@ from server.errors import BadKey, BadTrust
 from server.settings import Settings, load_settings
 from server.tables import now
 from server.trust.embedded import make_keys
-from server.trust.keys import NOBODY, keys_in, load_signer, write_private
+from server.trust.keys import keys_in, load_signer, write_private
 from server.trust.opening import open_trust
+from server.trust.passphrases import NOBODY
 from shared.metadata import TARGETS, TIMESTAMP
 from tests.trust.shop import Shop, rows_of
 
