@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,26 @@ def test_reports_are_signed_as_they_are_sent(bench: Any, plane: Plane, shelf: An
     signature = headers[SIGNATURE_HEADER.lower()]
     assert has_signed(plane.key, "report", "device-1", body, signature)
     assert not has_signed(plane.key, "report", "device-2", body, signature)
+
+
+def test_what_signs_is_not_loaded_before_it_is_needed() -> None:
+    script = (
+        "import sys, edge_agent.commands; "
+        "sys.exit(any(name.startswith('cryptography') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", [("key", "--json"), ("key",)])
+def test_the_public_key_is_printed_before_the_device_has_enrolled(
+    bench: Any, plane: Plane, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-m", "edge_agent.cli", *words]
+    said = [subprocess.check_output(command, env=bench.environment, text=True) for _ in "12"]
+    public = DeviceKey(tmp_path / "state" / "device.key").public
+    assert [text.split()[-1].strip('"}') for text in said] == [public, public]
+    bench.round()
+    assert plane.key == public
 
 
 def test_a_key_that_others_can_read_is_shut(
