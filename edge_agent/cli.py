@@ -75,6 +75,7 @@ def _parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
         ("run", _run, "poll the server and install what it wants, until stopped"),
         ("once", _once, "poll once, install, report, and end"),
         ("status", _status, "show what the device holds and does; asks nobody"),
+        ("key", _key, "print the device's public key, made if there is none"),
     ):
         sub = _add(commands, name, command, text)
         sub.add_argument("--config", type=Path, help="configuration file (TOML)")
