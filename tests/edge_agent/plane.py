@@ -93,8 +93,8 @@ class Plane:
     interval: str | None = "30"
     models: dict[str, wire.DesiredModel] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    key: str = ""
-    """The public key of the device that enrolled; only what it signs is taken."""
+    keys: list[str] = field(default_factory=list)
+    """The public keys of the devices that enrolled; only what they sign is taken."""
     pending: bool = False
     held: str | None = None
     enrolments: list[wire.Enrolment] = field(default_factory=list)
@@ -162,26 +162,27 @@ class Handler(BaseHTTPRequestHandler):
             self._enrol(body)
         elif self.path == wire.TOKEN_PATH:
             self._renew(body)
-        elif self._known() and self._signed(self.plane.key, "report", DEVICE_ID, body):
+        elif self._known() and self._signed(self.plane.keys, "report", DEVICE_ID, body):
             self.plane.bodies.append(body)
             self.plane.reports.append(wire.Report.model_validate_json(body))
             self.answer(200, b"{}")
 
-    def _signed(self, key: str, what: str, device_id: str, body: bytes) -> bool:
-        if has_signed(key, what, device_id, body, self.headers.get(wire.SIGNATURE_HEADER)):
+    def _signed(self, keys: list[str], what: str, device_id: str, body: bytes) -> bool:
+        signature = self.headers.get(wire.SIGNATURE_HEADER)
+        if any(has_signed(key, what, device_id, body, signature) for key in keys):
             return True
         self.problem(403, "device.bad_signature")
         return False
 
     def _enrol(self, body: bytes) -> None:
         enrolment = wire.Enrolment.model_validate_json(body)
-        if not self._signed(enrolment.key or "", "enrol", "", body):
+        if not self._signed([enrolment.key or ""], "enrol", "", body):
             return
         if enrolment.token != self.plane.enrolment_token:
             self.problem(401, "device.bad_enrolment_token")
             return
         self.plane.enrolments.append(enrolment)
-        self.plane.key = enrolment.key or ""
+        self.plane.keys.append(enrolment.key or "")
         given = wire.Enrolled(
             device_id=DEVICE_ID, token=self.plane.token, pending=self.plane.pending
         )
@@ -190,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
     def _renew(self, body: bytes) -> None:
         """The one token is worth nothing from now on; the next one has another number."""
         renewal = wire.Renewal.model_validate_json(body)
-        if not self._signed(self.plane.key, "token", DEVICE_ID, body):
+        if not self._signed(self.plane.keys, "token", DEVICE_ID, body):
             return
         self.plane.renewals.append(renewal)
         self.plane.token = f"device-token-{renewal.counter + 1}"

@@ -218,7 +218,9 @@ def check_equal(found: Image, expected: Image) -> None:
 
 
 def _comparable(path: Path, node: Any) -> Any:
-    """Reports that were sent twice have used more counters."""
+    """Reports that were sent twice have used more counters; each device makes its own key."""
+    if path.name == "device.key":
+        return len(node[0]), node[1]
     if path.name != "reports.json":
         return node
     data, mode = node
