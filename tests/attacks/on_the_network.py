@@ -171,7 +171,7 @@ def _at(device: Device, plane: Plane, **settings: Any) -> Act:
     known = json.loads(identity.read_text())
     identity.write_text(json.dumps(known | {"server": plane.url}))
     plane.token, plane.generation = known["token"], 9
-    plane.key = device.plane.key
+    plane.keys = device.plane.keys
     device.settings.update(server=plane.url, **settings)
     return device.round
 
