@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -98,6 +99,8 @@ class Site:
         data = self._folder / "restored"
         with closing(_Database(self._databases.url(data))) as database:
             restore(self.backup, database.engine, LocalStore(data / "blobs"), lambda _: None)
+        keys = self.fleet.server.settings.keys_folder  # which no backup holds
+        shutil.copytree(keys, data / "keys")
         self.fleet.server = self._serve(data_dir=data, **settings)
         self.lamp.follow(self.fleet.server.url)
         return self.fleet
