@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from server.errors import DatabaseError
 from server.jobs.settings import load_job_settings
 from server.lock import only_process
-from server.settings import GIB, PLACEHOLDERS, Settings
+from server.settings import GIB, Settings, is_placeholder
 from server.storage.spool import RESERVE_BYTES
 from server.tables import now
 from shared.errors import WeftError
@@ -63,14 +63,20 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    yield _secret(
-        "admin key", settings.admin_key, "whoever is on this machine may use /api/v1",
-        "Set WEFT_ADMIN_KEY.",
-    )  # fmt: skip
+    yield _admin_key(settings)
     yield _secret(
         "enrolment token", settings.enrolment_token, "no device can enrol",
         "Set WEFT_ENROLMENT_TOKEN.",
     )  # fmt: skip
+
+
+def _admin_key(settings: Settings) -> Finding:
+    if not settings.require_keys:
+        found = "no keys are asked for: whoever is on this machine may use /api/v1"
+        return Finding("admin key", "warn", found, "Unset WEFT_REQUIRE_KEYS.")
+    if settings.admin_key is None:
+        return Finding("admin key", "ok", "none is declared: keys are those of `weft access`")
+    return _secret("admin key", settings.admin_key, "", "")
 
 
 def _secret(check: str, secret: SecretStr | None, unset: str, todo: str) -> Finding:
@@ -78,7 +84,7 @@ def _secret(check: str, secret: SecretStr | None, unset: str, todo: str) -> Find
         return Finding(check, "warn", f"not set: {unset}", todo)
     text = secret.get_secret_value()
     choose = "Choose a long random one: `openssl rand -hex 24`."
-    if text.lower() in PLACEHOLDERS:
+    if is_placeholder(text):
         return Finding(check, "fail", "it is a placeholder", choose)
     if len(text) < SHORT_SECRET:
         return Finding(check, "warn", f"it has {len(text)} characters only", choose)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, func, make_url, select, text
 from sqlalchemy.orm import Session
 
 from server import db
+from server.auth.schemas import state_of
 from server.backup.rows import named_blobs
 from server.cli.findings import CLOCK_SKEW, Finding, of_error
 from server.cli.findings_trust import signed
@@ -18,6 +19,7 @@ from server.storage import open_store
 from server.storage.base import BlobStore
 from server.tables import (
     NOT_TOLD,
+    ApiKey,
     Delivery,
     Device,
     DeviceModel,
@@ -53,6 +55,7 @@ def stored(settings: Settings, full: bool) -> Iterator[Finding]:
                 yield from _leases(session)
                 yield from _clock(session)
                 yield from _stuck(session)
+                yield _operators(session, settings)
                 yield from signed(session, settings)
                 named = _named(session)
         finally:
@@ -134,6 +137,17 @@ def _stuck(session: Session) -> Iterator[Finding]:
     found = session.scalar(failing)
     what = f"devices failed {OFTEN} times in a row"
     yield _count(found, "failures", what, "Look at them: `weft devices list`.")
+
+
+def _operators(session: Session, settings: Settings) -> Finding:
+    """Whether somebody can still make keys."""
+    keys = session.scalars(select(ApiKey)).all()
+    active = [key for key in keys if state_of(key) == "active"]
+    admins = sum(key.role == "admin" for key in active)
+    found = f"{len(active)} keys of operators, {admins} of them admins'"
+    if keys and not admins and settings.admin_key is None and settings.require_keys:
+        return Finding("operators", "fail", found, "Run `weft recover-key` on this machine.")
+    return Finding("operators", "ok", found)
 
 
 def _count(number: int | None, check: str, what: str, todo: str) -> Finding:
