@@ -20,6 +20,7 @@ from server.publish.automatic import missing_packages
 from server.refine.weights import save_state, state_of
 from server.registry.opening import open_dataset
 from server.tables import Dataset, Version, now
+from tests.conftest import Fleet
 
 ARCHITECTURE, MODULE = "operators_nets:net", "operators_nets"
 BINARY = {"Content-Type": "application/octet-stream"}
@@ -132,12 +133,21 @@ def test_what_cannot_be_measured_is_refused(
     assert refused(workshop, status, body)["code"] == code
 
 
-def test_a_model_without_an_architecture_cannot_be_measured(fleet: Any) -> None:
+def test_a_model_without_an_architecture_cannot_be_measured(serve: Any, weights_file: Any) -> None:
+    fleet = Fleet(serve(dataset_roots="/x"), [weights_file(0), weights_file(1)])
     with writing(fleet.server.app.state.engine) as session:
         session.add(Dataset(name="d", uri="/x", fingerprint="0" * 64, rows=1, classes=["a"]))
     body = {"model": "m", "base": 1, "target": 2, "method": {"id": "direct"}, "dataset": "d"}
     problem = fleet.call("POST", "/api/v1/packages", status=422, json=body)
     assert problem["code"] == "update.not_measurable"
+
+
+def test_data_that_are_not_allowed_any_more_are_not_opened(fleet: Any) -> None:
+    with writing(fleet.server.app.state.engine) as session:
+        session.add(Dataset(name="d", uri="/x", fingerprint="0" * 64, rows=1, classes=["a"]))
+    body = {"model": "m", "base": 1, "target": 2, "method": {"id": "direct"}, "dataset": "d"}
+    problem = fleet.call("POST", "/api/v1/packages", status=422, json=body)
+    assert problem["code"] == "dataset.not_allowed"
 
 
 def test_removed_weights_are_nothing_to_build_from(fleet: Any) -> None:
