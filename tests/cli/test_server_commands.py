@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from shared.weights import WeightsReader, write_weights
+from tests.certificates import authority
 
 
 def digest_of(path: Path) -> str:
@@ -234,3 +235,22 @@ def test_a_rollout_is_steered(ask: Any, weft: Any, server: str, model: str) -> N
     assert ask("rollouts", "abort", rollout["id"]).json["state"] == "aborted"
     listed = ask("rollouts", "list", "--filter", "state==aborted;rollback==true").json["items"]
     assert rollout["id"] in [r["id"] for r in listed]
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_tls_is_verified_however_the_address_is_written(
+    scheme: str, weft: Any, tmp_path: Path
+) -> None:
+    """A server with a certificate that nobody vouches for is not talked to."""
+    context = authority(tmp_path).server()
+    listener = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    thread = Thread(target=listener.serve_forever)
+    thread.start()
+    address = f"{scheme}://127.0.0.1:{listener.server_port}"
+    done = weft("models", "list", "--json", "--server", address)
+    listener.shutdown()
+    thread.join()
+    listener.server_close()
+    assert done.code == "server.unreachable"
+    assert "certificate" in done.err
