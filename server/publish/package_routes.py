@@ -58,6 +58,7 @@ BuilderDep = Annotated[CapacityLimiter, Depends(_builder)]
         "method.not_applicable",
         "weights.not_finite",
         "dataset.not_found",
+        "dataset.not_allowed",
         "dataset.changed",
         "dataset.bad_image",
         "dataset.bad_label",
