@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import ssl
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 from edge_agent.config import load_config
 from edge_agent.connection import HEAD_BYTES
 from shared import metadata
+from shared.bundle import Bundle, BundleReader, Way, written
 from shared.errors import WeftError
 from shared.wire import DESIRED_PATH, PACKAGES_PATH, Desired
 from tests.attacks.attack import Act, Seen, anybody, attack, nothing, yes
@@ -227,6 +229,38 @@ def a_token_in_clear_text(device: Device) -> Act:
     def act() -> Seen:
         try:
             load_config(None, {f"WEFT_AGENT_{name.upper()}": v for name, v in clear.items()})
+        except WeftError as error:
+            return Seen(error.code, str(error))
+        return Seen(None)
+
+    return act
+
+
+@attack(
+    "network",
+    refused="bundle.malformed",
+    told="has other bytes",
+    defence="shared.bundle:BundleReader.check",
+    off=nothing,
+)
+def a_stick_that_was_changed(device: Device) -> Act:
+    """Somebody who carries a bundle to a device changes the package inside."""
+    wanted = device.shelf.wanted(2, "full-2")
+    bundle = Bundle(
+        model=wanted.model,
+        version=2,
+        weights_digest=wanted.weights_digest,
+        metadata_bytes=6,
+        ways=[Way(packages=wanted.packages)],
+    )
+    package = device.shelf.packages["full-2"].path.read_bytes()
+    whole = b"".join(written(bundle, b"signed", lambda _: iter([package[:-1] + b"x"])))
+
+    def act() -> Seen:
+        reader = BundleReader(io.BytesIO(whole), "stick")
+        try:
+            for offer in reader.bundle.offers:
+                reader.check(offer)
         except WeftError as error:
             return Seen(error.code, str(error))
         return Seen(None)
