@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from server.api.gate import ALWAYS_OPEN
 from server.api.problems import MEDIA_TYPE, answers
+from server.auth.needs import NEEDS
 from shared.wire import DESIRED_PATH
 
 Operation = dict[str, Any]
@@ -56,6 +57,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 def _complete(path: str, method: str, operation: Operation) -> None:
     """Add what may be answered besides; each problem under its own media type, with an example."""
+    if (need := NEEDS.get(f"{method.upper()} {path}")) is not None:
+        operation["description"] += f"\n\nNeeds the role `{need.role}`."
     found = operation["responses"]
     for status, response in answers(*_besides(path, method, operation)).items():
         known = found.setdefault(str(status), response | {"content": {MEDIA_TYPE: {}}})
