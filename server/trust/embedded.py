@@ -18,11 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from server.backup.folder import sync_folder
 from server.trust import documents
 from server.trust.documents import KeyRole
 from server.trust.keys import WORDS, make_signer, write_private
-from server.trust.written import write_new
+from server.trust.written import sync_folder, write_new
 from shared.errors import NoSpace
 from shared.metadata import PACKAGES, ROOT
 

@@ -22,7 +22,7 @@ def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
         beside.rename(path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -33,7 +33,7 @@ def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
     except OSError:
         beside.unlink()
         raise
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _beside(path: Path, content: bytes, mode: int) -> Path:
@@ -50,7 +50,8 @@ def _beside(path: Path, content: bytes, mode: int) -> Path:
     return beside
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
