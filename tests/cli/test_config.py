@@ -49,6 +49,13 @@ def test_a_server_hears_of_its_table_and_the_environment_wins(write: Any, enviro
     assert "WEFT_SERVER" not in environment
 
 
+def test_ceremonies_hear_of_both(write: Any, environment: Any) -> None:
+    path = write('server = "http://elsewhere"\n[serve]\nkeys_dir = "/etc/weft/keys"\n')
+    config.apply_config("keys", path)
+    assert environment["WEFT_SERVER"] == "http://elsewhere"
+    assert load_settings().keys_folder == Path("/etc/weft/keys")
+
+
 def test_a_client_hears_of_server_and_key(write: Any, weft: Any, environment: Any) -> None:
     environment["WEFT_CONFIG"] = str(write('server = "http://127.0.0.1:1"\nkey = "k"'))
     done = weft("models", "list", "--json")
