@@ -122,6 +122,11 @@ def no(*_: Any, **__: Any) -> bool:
     return False
 
 
+def forgets(*_: Any) -> bytes:
+    """Nothing of what was kept is there any more."""
+    raise FileNotFoundError
+
+
 def anybody(*_: Any) -> ssl.SSLContext:
     """TLS with whoever is at the other end."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

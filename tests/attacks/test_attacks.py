@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 # Each module puts its attacks into the table.
-from tests.attacks import by_devices, on_the_api, on_the_network, on_the_repository  # noqa: F401
+from tests.attacks import (  # noqa: F401
+    by_data,
+    by_devices,
+    by_stolen_keys,
+    by_uploads,
+    on_the_api,
+    on_the_network,
+    on_the_repository,
+    on_tls,
+)
 from tests.attacks.attack import ATTACKS, Attack
 
 each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
