@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,16 +15,20 @@ from sqlalchemy import Engine, select
 from server.db import open_engine, reading, writing
 from server.devices.desired import Answer, answer_poll
 from server.devices.enrolment import enrol
+from server.devices.presence import Presence
 from server.devices.reports import take_report
 from server.planner.offers import Planning, Published
 from server.publish.release import require_released
 from server.rollouts.deploy import create_rollout
 from server.rollouts.evaluation import evaluate_due
+from server.settings import load_settings
 from server.tables import Assignment, Event, Model, Rollout, Version
 from server.trust.keyring import Keyring
 from server.trust.repository import Trust
 from shared.wire import Enrolment, Report
+from tests.device_keys import DeviceKey
 
+TOKEN = "for-the-yard"
 CLOCKED = (
     "server.devices.desired.now",
     "server.rollouts.deploy.now",
@@ -42,6 +47,9 @@ class Yard:
         self.engine: Engine = open_engine(url)
         self.at = datetime(2026, 3, 2, 12, tzinfo=UTC)
         self._counters: dict[str, int] = {}
+        self._keys: dict[str, DeviceKey] = {}
+        self._presence = Presence(self.engine)
+        self._settings = load_settings(enrolment_token=TOKEN)
         self._planning = Planning(Published())
         self._trust = Trust(self.engine, Keyring(Path("no keys")))
         self.release = partial(require_released, self._trust, False)
@@ -66,9 +74,14 @@ class Yard:
     def enrol(self, current: int = 1, **attributes: str) -> str:
         slots = [str(n) * 64 for n in (1, 2, 3)]
         held = {"m": {"slots": slots, "current": str(current) * 64}}
-        body = Enrolment(name="d", token="x" * 8, models=held, attributes=attributes)
+        key, said = DeviceKey(), {"name": "d", "token": TOKEN, "models": held}
+        said |= {"key": key.public, "attributes": attributes}
+        asked, raw = Enrolment.model_validate(said), json.dumps(said).encode()
+        signature = key.sign("enrol", "", raw)
         with writing(self.engine) as session:
-            return enrol(session, body).device_id
+            given = enrol(session, self._settings, self._presence, asked, raw, signature)
+        self._keys[given.device_id] = key
+        return given.device_id
 
     def roll_out(self, version: int = 2, start: bool = True, **body: Any) -> int:
         row = {"phases": [{"percent": 100, "soak_seconds": 0}], "success_percent": 90.0} | body
@@ -86,8 +99,11 @@ class Yard:
         slots = [str(n) * 64 for n in (1, 2, 3)]
         body = {"counter": counter, "model": "m", "assignment": assignment, "slots": slots}
         body |= {"result": "committed", "state": "committed", "weights_digest": digest} | changes
+        raw = json.dumps(body).encode()
+        signature = self._keys[device].sign("report", device, raw)
         with writing(self.engine) as session:
-            take_report(session, device, str(body).encode(), Report.model_validate(body))
+            refused = take_report(session, device, raw, Report.model_validate(body), signature)
+        assert refused is None
 
     def succeed(self, device: str) -> None:
         """Poll, and do what is offered."""
