@@ -15,11 +15,12 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from tuf.api.metadata import Root
 
+from server import logs
 from server.db import reading
 from server.errors import BadTrust, BadVersion
 from server.history.events import record
 from server.tables import Model, Package, TrustMetadata, TrustRoot, Version, now
-from server.trust import documents, expiry, listing, offline
+from server.trust import bundles, documents, expiry, listing, offline
 from server.trust.answers import Answers
 from server.trust.edition import Edition, in_use
 from server.trust.expiry import Concern, Expiry, Reminder
@@ -97,7 +98,7 @@ class Trust:
             if content_of is not None:
                 self._check_targets(session, edition, content_of)
             offline.resign(edition, content_of, self.can_release(session))
-            self._note_listed(session, edition)
+            listing.note_listed(session, edition.model, edition.targets)
 
     # --- versions
 
@@ -105,6 +106,7 @@ class Trust:
         """Whether the release key lies here; else versions are signed elsewhere."""
         return self.keyring.holds(self.root(session).roles[TARGETS])
 
+    @logs.beyond_scope()
     def release(
         self, session: Session, version: Version, keep: int = listing.KEPT_VERSIONS
     ) -> None:
@@ -123,8 +125,9 @@ class Trust:
         listed = listing.versions_to_list(session, version.model, [version], keep)
         edition.sign_targets(map(listing.version_target, listed))
         edition.publish()
-        self._note_listed(session, edition)
+        listing.note_listed(session, edition.model, edition.targets)
 
+    @logs.beyond_scope()
     def withdraw(self, session: Session, version: Version) -> bool:
         """Take a version back, for ever: it is not offered, nor installed by new metadata.
 
@@ -148,9 +151,10 @@ class Trust:
         packages = edition.packages.signed
         edition.sign_packages(listing.packages_to_list(session, version.model, packages, ()))
         edition.publish()
-        self._note_listed(session, edition)
+        listing.note_listed(session, edition.model, edition.targets)
         return not is_listed
 
+    @logs.beyond_scope()
     def draft_targets(
         self,
         session: Session,
@@ -163,6 +167,7 @@ class Trust:
         draft = self.edition(session, model).draft_targets(map(listing.version_target, listed))
         return documents.sign(draft, ())
 
+    @logs.beyond_scope()
     def accept_targets(self, session: Session, model: Model, content: bytes) -> None:
         """Publish targets that were signed elsewhere: what they list is released, and no other.
 
@@ -173,7 +178,7 @@ class Trust:
         self._check_targets(session, edition, content)
         edition.put_targets(content)
         edition.publish()
-        self._note_listed(session, edition)
+        listing.note_listed(session, edition.model, edition.targets)
 
     def _check_targets(self, session: Session, edition: Edition, content: bytes) -> None:
         current = edition.targets.signed if edition.targets else None
@@ -195,6 +200,7 @@ class Trust:
                 return False
         return True
 
+    @logs.beyond_scope()
     def ensure_listed(self, session: Session, packages: Sequence[Package]) -> None:
         """List the packages; nothing to do where they are listed.
 
@@ -203,8 +209,7 @@ class Trust:
         """
         if self.is_listed(session, packages):
             return
-        for package in packages:
-            _require_released(package.target_version)
+        listing.require_released(packages)
         for model in {package.model_id: package.model for package in packages}.values():
             edition = self.edition(session, model)
             listed = edition.packages.signed if edition.packages else None
@@ -218,6 +223,7 @@ class Trust:
         """What a device lacks that holds these versions of the roles, packed; None: nothing."""
         return self._answers.answer(session, model, held)
 
+    @logs.beyond_scope()
     def bundle_metadata(
         self, session: Session, model: Model, packages: Sequence[Package], valid_days: int
     ) -> bytes:
@@ -226,32 +232,7 @@ class Trust:
         They list these packages only. The server goes on with later versions, so devices that are
         back online take those. Raises BadTrust `ends_sooner`, BadVersion `not_released`.
         """
-        for package in packages:
-            _require_released(package.target_version)
-        at, valid = now().replace(microsecond=0), timedelta(days=valid_days)
-        edition = self.edition(session, model, at, valid)
-        listed = edition.packages.signed.targets.values() if edition.packages else ()
-        self._require_lasting(session, edition, at + valid)
-        edition.sign_packages(map(listing.package_target, packages))
-        edition.publish()
-        bundle = self._answers.whole(session, model)
-        online = self.edition(session, model, at)
-        online.sign_packages(listed)
-        online.publish()
-        return bundle
-
-    def _require_lasting(self, session: Session, edition: Edition, end: datetime) -> None:
-        """Raise BadTrust `ends_sooner` where root or targets do not hold until then."""
-        root_end = edition.root.expires
-        if root_end < end:
-            raise BadTrust("ends_sooner", f"the root holds until {root_end:%Y-%m-%d}")
-        targets = edition.targets
-        if targets is not None and targets.signed.expires < end and self.can_release(session):
-            offline.sign_targets_again(edition)
-            targets = edition.targets
-        if targets is not None and targets.signed.expires < end:
-            told = f"the list of versions holds until {targets.signed.expires:%Y-%m-%d}"
-            raise BadTrust("ends_sooner", told)
+        return bundles.metadata_for(self, session, model, packages, timedelta(days=valid_days))
 
     # --- time
 
@@ -290,26 +271,3 @@ class Trust:
     def _require_release_key(self, session: Session) -> None:
         if not self.can_release(session):
             raise BadTrust("release_key_offline", "the release key does not lie on this server")
-
-    def _note_listed(self, session: Session, edition: Edition) -> None:
-        """Let the rows of the model's versions say what `targets` lists now."""
-        targets = edition.targets
-        paths = targets.signed.targets if targets else {}
-        query = select(Version).where(Version.model_id == edition.model.id)
-        for version in session.scalars(query):
-            is_listed = version_path(version.number) in paths
-            if is_listed == (version.released_at is not None):
-                continue
-            version.released_at = now() if is_listed else None
-            if version.withdrawn_at is not None:
-                continue
-            kind = "version.released" if is_listed else "version.unlisted"
-            told = {"number": version.number, "weights_digest": version.weights_digest}
-            record(session, kind, told, model_id=version.model_id, version_id=version.id)
-
-
-def _require_released(version: Version) -> None:
-    if version.withdrawn_at is not None:
-        raise BadVersion("withdrawn", f"version {version.number} was withdrawn")
-    if not version.is_released:
-        raise BadVersion("not_released", f"version {version.number} is not released")

@@ -8,14 +8,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from server import logs
+from server.auth.roles import Principal
 from server.db import reading, writing
 from server.filters import devices_where
-from server.tables import Device, DeviceModel, DeviceTag, Model, Rollout, RolloutGroup
+from server.tables import (
+    Device,
+    DeviceModel,
+    DeviceTag,
+    Group,
+    Model,
+    Rollout,
+    RolloutGroup,
+    Version,
+)
 from tests.access.conftest import OWNERS, Keys, everything
 
 HELD = {
@@ -251,3 +263,40 @@ def test_who_is_held_to_nothing_sees_all(world: Keys) -> None:
     with reading(world.engine) as session:
         assert session.scalars(select(RolloutGroup)).all() == []
         assert len(session.scalars(select(Rollout)).all()) == 2
+
+
+def test_what_a_bound_key_releases_leaves_what_others_are_rolling_out(world: Keys) -> None:
+    """The list of released versions is everybody's, though only some of its rollouts are seen."""
+    trust = world.server.app.state.trust
+    third = {"number": 3, "weights_digest": "13" * 32, "blob": "13" * 32, "size_bytes": 1}
+    with writing(world.engine) as session:
+        (second,) = session.scalars(select(Version).where(Version.weights_digest == "12" * 32))
+        same = {name: getattr(second, name) for name in ("model_id", "schema", "schema_digest")}
+        session.add(Version(**same, **third, source="uploaded"))
+        trust.release(session, second)
+        group = session.scalar(select(Group.id).where(Group.name == "own-line"))
+
+    def release() -> None:
+        logs.begin(logs.Trace("test"))
+        logs.acts("line", Principal("line", "operator", groups=(group or 0,)))
+        with writing(world.engine) as session:
+            (newest,) = session.scalars(select(Version).where(Version.weights_digest == "13" * 32))
+            trust.release(session, newest, keep=1)
+
+    copy_context().run(release)
+    with reading(world.engine) as session:
+        released = select(Version.number).where(Version.released_at.is_not(None))
+        assert session.scalars(released.order_by(Version.number)).all() == [2, 3]
+
+
+def test_rollouts_of_others_notice_what_a_bound_key_changes(world: Keys) -> None:
+    """A device that a key of groups tags joins the rollout that asks for the tag, unseen by it."""
+    body = {"model": "own", "version": 2, "filter": "tags==canary"}
+    rollout = world.admin.post("/api/v1/rollouts", json=body).json()["id"]
+    where = f"/api/v1/rollouts/{rollout}"
+    assert world.admin.get(where).json()["devices"] == 0
+    client = world.as_("operator", **HELD["groups"])
+    (device,) = client.get("/api/v1/devices").json()["items"]
+    assert client.put(f"/api/v1/devices/{device['id']}/tags/canary").status_code == 200
+    assert world.admin.get(where).json()["devices"] == 1
+    assert client.get(where).status_code == 404
