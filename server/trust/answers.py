@@ -77,9 +77,10 @@ class Answers:
                 self._kept.popitem(last=False)
         return packed
 
-    def whole(self, session: Session, model: Model) -> bytes:
-        """All metadata of the model, from the first root on."""
-        return pack(_lacking(session, in_use(session, model.id), {}))
+
+def whole(session: Session, model: Model) -> bytes:
+    """All metadata of the model, from the first root on."""
+    return pack(_lacking(session, in_use(session, model.id), {}))
 
 
 def _lacking(session: Session, rows: Rows, held: Mapping[str, int]) -> list[MetadataFile]:

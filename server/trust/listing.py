@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
-from tuf.api.metadata import TargetFile, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from server.tables import Assignment, Model, Package, Rollout, TrustMetadata, Version
+from server.errors import BadVersion
+from server.history.events import record
+from server.tables import Assignment, Model, Package, Rollout, TrustMetadata, Version, now
 from shared.metadata import PACKAGES, package_path, version_path
 from shared.tensors import TensorSpec
 
@@ -135,3 +137,28 @@ def _in_hand(session: Session, model: Model) -> set[int]:
     for package_id, ids in session.execute(query.distinct()):
         found.update(json.loads(ids) if ids else (package_id or 0,))
     return found
+
+
+def require_released(packages: Iterable[Package]) -> None:
+    """Raise BadVersion `not_released`, `withdrawn` where one leads to such a version."""
+    for package in packages:
+        version = package.target_version
+        if version.withdrawn_at is not None:
+            raise BadVersion("withdrawn", f"version {version.number} was withdrawn")
+        if not version.is_released:
+            raise BadVersion("not_released", f"version {version.number} is not released")
+
+
+def note_listed(session: Session, model: Model, targets: Metadata[Targets] | None) -> None:
+    """Let the rows of the model's versions say what `targets` lists, and history tell of it."""
+    paths = targets.signed.targets if targets else {}
+    for version in session.scalars(select(Version).where(Version.model_id == model.id)):
+        is_listed = version_path(version.number) in paths
+        if is_listed == (version.released_at is not None):
+            continue
+        version.released_at = now() if is_listed else None
+        if version.withdrawn_at is not None:
+            continue
+        kind = "version.released" if is_listed else "version.unlisted"
+        told = {"number": version.number, "weights_digest": version.weights_digest}
+        record(session, kind, told, model_id=version.model_id, version_id=version.id)
