@@ -14,6 +14,9 @@ time that a device without a clock may trust. The root is the same for all model
 An answer is one byte (1: compressed against what the device holds, else 0) and a zstd frame of
 
     <role> SP <version> SP <length> LF <content>      once for each file, roots in order first
+
+Both are compressed against `SKELETON` too, which is what all metadata have in common. It belongs to
+the format: another text is another flag.
 """
 
 from __future__ import annotations
@@ -42,6 +45,26 @@ CONTENT_TYPE = "application/vnd.weft.metadata"
 #: Of one answer, unpacked.
 MAX_BYTES = 1 << 20
 _LEVEL = 19
+#: What metadata consist of, but for keys, digests, times and versions (see above).
+SKELETON: Final = (
+    b'"consistent_snapshot":true,"keys":{"":{"keytype":"ed25519","keyval":{"public":""},"scheme":'
+    b'"ed25519"},"roles":{"root":{"keyids":[""],"threshold":1},"snapshot":"timestamp":'
+    b'"p/":{"custom":{"base":null,"method":"full","result":""},"hashes":{"sha256":""},"length":'
+    b'"method":"ka","method":"lra","method":"direct","method":"sparse","method":"xor","result":"'
+    b'timestamp 1 389\n{"signatures":[{"keyid":"","sig":""}],"signed":{"_type":"timestamp",'
+    b'"expires":"2026-12-05T16:41:04Z","meta":{"snapshot.json":{"version":17}},"spec_version":'
+    b'"1.0.31","version":17,"weft-issued":"2026-11-21T16:41:04Z","weft-model":""}}'
+    b'snapshot 1 389\n{"signatures":[{"keyid":"","sig":""}],"signed":{"_type":"snapshot",'
+    b'"expires":"2026-12-21T16:41:04Z","meta":{"packages.json":{"version":17},"targets.json":'
+    b'{"version":17}},"spec_version":"1.0.31","version":17,"weft-model":""}}'
+    b'targets 1 861\n{"signatures":[{"keyid":"","sig":""}],"signed":{"_type":"targets",'
+    b'"delegations":{"keys":{"":{"keytype":"ed25519","keyval":{"public":""},"scheme":"ed25519"}},'
+    b'"roles":[{"keyids":[""],"name":"packages","paths":["p/*"],"terminating":true,"threshold":1}'
+    b']},"expires":"2027-11-21T16:41:04Z","spec_version":"1.0.31","targets":{"v/1":{"custom":'
+    b'{"schema":""},"hashes":{"sha256":""},"length":32812}},"version":17,"weft-model":""}}'
+    b'packages 1 361\n{"signatures":[{"keyid":"","sig":""}],"signed":{"_type":"targets",'
+    b'"expires":"2026-12-21T16:41:04Z","spec_version":"1.0.31","targets":{"p/'
+)
 _HEADER = re.compile(rb"([a-z]{1,20}) (\d{1,12}) (\d{1,7})\n")
 _PLAIN, _AGAINST_KNOWN = b"\x00", b"\x01"
 
@@ -76,8 +99,9 @@ def pack(files: Sequence[MetadataFile], known: bytes = b"") -> bytes:
         b"%s %d %d\n%s" % (file.role.encode(), file.version, len(file.content), file.content)
         for file in files
     )
+    # The checksum tells what was unpacked against other files than it was packed against.
     compressor = zstandard.ZstdCompressor(
-        level=_LEVEL, dict_data=_dictionary(known), write_dict_id=False
+        level=_LEVEL, dict_data=_dictionary(known), write_dict_id=False, write_checksum=True
     )
     return (_AGAINST_KNOWN if known else _PLAIN) + compressor.compress(content)
 
@@ -112,7 +136,5 @@ def _split(content: bytes) -> Iterable[MetadataFile]:
         yield MetadataFile(header[1].decode(), int(header[2]), content[begin:at])
 
 
-def _dictionary(known: bytes) -> zstandard.ZstdCompressionDict | None:
-    if not known:
-        return None
-    return zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+def _dictionary(known: bytes) -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(SKELETON + known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)

@@ -352,8 +352,11 @@ class Fleet:
         return self.server.client.get("/device/v1/desired", headers=headers)
 
     def offer(self, device: Any) -> Any:
+        """What the device is to run, with what goes without saying."""
+        from shared.wire import DesiredModel
+
         (model,) = self.poll(device).json()["models"]
-        return model
+        return DesiredModel.model_validate(model).model_dump()
 
     def report(self, device: Any, assignment: int | None, digest: str, **changes: object) -> Any:
         """The whole HTTP answer to a report that all went well, or `changes` to it."""

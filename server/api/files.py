@@ -60,15 +60,25 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
     return etag in known
 
 
-def blob_response(request: Request, blobs: BlobStore, sha256: str, filename: str) -> Response:
-    """The answer that streams the blob `sha256`, or the part of it that is asked for."""
+#: Of a blob for a browser, which may keep it; a device keeps what it needs anyhow.
+_KEPT, _NOT_KEPT = "private, no-transform, max-age=31536000, immutable", "private, no-transform"
+
+
+def blob_response(
+    request: Request, blobs: BlobStore, sha256: str, filename: str | None
+) -> Response:
+    """The answer that streams the blob `sha256`, or the part of it that is asked for.
+
+    `filename`: how a browser names it; None for a device, to which each byte of a header counts.
+    """
     size, etag = blobs.size(sha256), f'"{sha256}"'
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-transform, max-age=31536000, immutable",
-        "Content-Disposition": f'attachment; filename="{filename}"',
+        "Cache-Control": _KEPT if filename else _NOT_KEPT,
     }
+    if filename:
+        headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     if is_known(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     asked = request.headers.get("range")

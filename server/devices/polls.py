@@ -10,6 +10,7 @@ generations back, but not the old epoch, so no device takes what it heard before
 
 from __future__ import annotations
 
+import json
 import random
 
 from fastapi import FastAPI, Request, Response
@@ -102,7 +103,7 @@ async def get_desired(request: Request) -> Response:
     headers = _headers(state.settings, etag, seconds)
     if is_known(heard, etag):
         return Response(status_code=304, headers=headers)
-    body = answer.desired.model_dump_json()
+    body = _told(answer.desired)
     return Response(body, headers=headers, media_type="application/json")
 
 
@@ -111,6 +112,12 @@ def _plan(state: State, device_id: str) -> Answer:
     for wanted in answer.wanted:
         state.building.ask(wanted)
     return answer
+
+
+def _told(desired: wire.Desired) -> bytes:
+    """What is as it is by default is left out: every byte of it would go to every device."""
+    told = {"models": [], **desired.model_dump(mode="json", exclude_defaults=True)}
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 def _headers(settings: Settings, etag: str, seconds: float) -> dict[str, str]:

@@ -130,7 +130,7 @@ def get_package(
     with reading(engine) as session:
         package = _package_of(session, device_id, sha256)
     logs.sends_package(package.method)
-    return blob_response(request, blobs, package.sha256, f"{package.sha256[:16]}.weft")
+    return blob_response(request, blobs, package.sha256, None)
 
 
 def _package_of(session: Session, device_id: str, sha256: str) -> Package:

@@ -63,9 +63,19 @@ def test_a_rollout_offers_the_direct_package(fleet):
         "method": "ka",
     }
     assert (offer["version"], offer["weights_digest"]) == (2, fleet.digests[1])
-    assert offer["held"] is None
+    assert "held" not in offer
     assert fleet.poll(device, answer.headers["etag"]).status_code == 304
     assert fleet.poll(device, f'"0", W/{answer.headers["etag"]}').status_code == 304
+
+
+def test_what_goes_without_saying_is_not_sent(fleet):
+    idle = fleet.poll(fleet.enrol(fleet.digests[0]))
+    assert idle.content == b'{"models":[]}'
+    fleet.publish(1, 2, b"the package")
+    device = fleet.enrol(fleet.digests[0])
+    fleet.roll_out(2)
+    (offer,) = fleet.poll(device).json()["models"]
+    assert offer.keys() == {"model", "version", "weights_digest", "assignment", "package"}
 
 
 def test_a_slot_that_holds_the_version_needs_no_package(fleet):
@@ -88,7 +98,7 @@ def test_a_full_package_is_built_for_a_device_that_holds_nothing(fleet, tmp_path
     offered = fleet.poll(device, held.headers["etag"])
     (offer,) = offered.json()["models"]
     assert offered.headers["etag"] != held.headers["etag"]
-    assert (offer["held"], offer["package"]["base_digest"]) == (None, None)
+    assert ("held" in offer, offer["package"]["base_digest"]) == (False, None)
     content = fleet.server.client.get(offer["package"]["url"], headers=device["headers"]).content
     (tmp_path / "p").write_bytes(content)
     with PackageReader(tmp_path / "p") as package, (tmp_path / "out").open("w+b") as out:
@@ -105,7 +115,7 @@ def test_a_device_that_cannot_decode_is_held_until_something_suits(fleet):
     more = {"result": "failed_no_change", "state": "failed", "slots": fleet.digests}
     fleet.report(device, None, fleet.digests[0], **more)
     freed = fleet.poll(device, held.headers["etag"])
-    assert freed.json()["models"][0]["held"] is None
+    assert "held" not in freed.json()["models"][0]
 
 
 def test_a_package_resumes(fleet):

@@ -88,7 +88,7 @@ def test_only_devices_that_read_format_2_are_offered_samples(
     plant.ask("POST", "/api/v1/rollouts", json={"model": "digits", "version": 1})
     headers = {"Authorization": f"Bearer {device['token']}"}
     (offer,) = plant.ask("GET", "/device/v1/desired", headers=headers)["models"]
-    sent = offer["package"] or {}
+    sent = offer.get("package", {})
     assert (sent.get("sha256") == package["sha256"]) is golden
 
 
