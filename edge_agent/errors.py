@@ -47,7 +47,7 @@ class TrustError(UserError):
         "not_released": "Release the version, if you mean it: `weft release`.",
         "not_listed": "Have the server offer the package again; it has to sign that it does.",
         "wrong_listing": "Have the server offer the package again: offer and listing disagree.",
-        "older_version": "Order it as a way back: `weft rollouts create ... --rollback`.",
+        "older_version": "Order it as a way back: `weft rollouts start ... --rollback`.",
     }
 
 
