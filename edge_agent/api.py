@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TypeVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,6 +25,7 @@ from shared.errors import Unreachable
 from shared.wire import (
     DESIRED_PATH,
     ENROL_PATH,
+    METADATA_PATH,
     POLL_INTERVAL_HEADER,
     REPORTS_PATH,
     TOKEN_PATH,
@@ -106,6 +108,18 @@ class DeviceApi:
         """Send a report, byte for byte as it was persisted."""
         with self._request("POST", REPORTS_PATH, body, weft_signature=signature):
             pass
+
+    def metadata(self, model: str, held: Mapping[str, int]) -> bytes | None:
+        """The signed metadata of a model that are lacking, packed; None where nothing is.
+
+        `held`: the versions that are there, by role.
+        """
+        query = f"?{urlencode(held)}" if held else ""
+        with self._request("GET", f"{METADATA_PATH}/{model}{query}") as answer:
+            if answer.status == HTTPStatus.NO_CONTENT:
+                return None
+            _check_encoding(answer)
+            return _body(answer)
 
     @contextlib.contextmanager
     def package(self, url: str, etag: str, start: int, stop: int, size: int) -> Iterator[Answer]:
@@ -208,15 +222,19 @@ def _said(problem: Problem) -> str:
 
 
 def _parsed(answer: Answer, kind: type[_Message]) -> _Message:
-    encoding = answer.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise Unreachable("bad_answer", f"{answer.path}: the answer is encoded as {encoding!r}")
+    _check_encoding(answer)
     try:
         return kind.model_validate_json(_body(answer))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise Unreachable("bad_answer", f"{answer.path}: {place}: {first['msg']}") from error
+
+
+def _check_encoding(answer: Answer) -> None:
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise Unreachable("bad_answer", f"{answer.path}: the answer is encoded as {encoding!r}")
 
 
 def _body(answer: Answer) -> bytes:

@@ -33,11 +33,13 @@ def opened(path: Path) -> Iterator[BundleReader]:
         yield BundleReader(file, path.name)
 
 
-def install(agent: Agent, config: Config, reader: BundleReader) -> list[WeftError]:
-    """Install the bundle's version; says what went wrong.
+def install(
+    agent: Agent, config: Config, reader: BundleReader, *, rollback: bool = False
+) -> list[WeftError]:
+    """Install the bundle's version; says what went wrong. `rollback`: it may be an older one.
 
-    Raises BadBundle where it is damaged or leads nowhere from what is held, and what
-    `Agent.install` raises; nothing has changed then.
+    Raises BadBundle where it is damaged or leads nowhere from what is held, TrustError where it
+    is not released, and what else `Agent.install` raises; nothing has changed then.
     """
     bundle = reader.bundle
     if bundle.model not in config.models:
@@ -54,7 +56,8 @@ def install(agent: Agent, config: Config, reader: BundleReader) -> list[WeftErro
             for piece in reader.pieces(offer):
                 file.write(piece)
 
-    return agent.install(bundle.desired(way), bring)
+    wanted = bundle.desired(way).model_copy(update={"rollback": rollback})
+    return agent.install(wanted, reader.metadata(), bring)
 
 
 def choose(bundle: Bundle, slots: Collection[Held], longest: int) -> Way | None:

@@ -84,6 +84,9 @@ def _parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     rollback.add_argument("--config", type=Path, help="configuration file (TOML)")
     bundle = _add(commands, "apply-bundle", _apply_bundle, "install what `weft bundle export` made")
     bundle.add_argument("file", type=Path, help="the bundle; it is only read")
+    bundle.add_argument(
+        "--rollback", action="store_true", help="the version may be older than the one in use"
+    )
     bundle.add_argument("--config", type=Path, help="configuration file (TOML)")
     apply = _add(commands, "apply", _apply, "make new weights from a package, without a server")
     apply.add_argument("--base", type=Path, help="weights that the package starts from")
@@ -139,7 +142,7 @@ def _rollback(options: argparse.Namespace) -> dict[str, Any]:
 def _apply_bundle(options: argparse.Namespace) -> dict[str, Any]:
     from edge_agent.commands import apply_bundle
 
-    return apply_bundle(_config(options), options.file)
+    return apply_bundle(_config(options), options.file, rollback=options.rollback)
 
 
 def _chosen(model: str | None, config: Config) -> str:

@@ -72,15 +72,15 @@ def rollback(config: Config, model: str) -> dict[str, Any]:
     return _done(config, work)
 
 
-def apply_bundle(config: Config, path: Path) -> dict[str, Any]:
-    """Install what was brought along."""
+def apply_bundle(config: Config, path: Path, *, rollback: bool = False) -> dict[str, Any]:
+    """Install what was brought along; with `rollback`, an older version too."""
     from edge_agent import bundle  # not in the memory of an agent that runs for years
 
     with bundle.opened(path) as reader:  # which the owner of the state need not be able to
 
         def work(agent: Agent) -> list[WeftError]:
             agent.recover()
-            return bundle.install(agent, config, reader)
+            return bundle.install(agent, config, reader, rollback=rollback)
 
         become_owner(config.state_dir)
         return _done(config, work)

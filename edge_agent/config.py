@@ -232,6 +232,11 @@ class Config(BaseModel):
         default=None,
         description="8 to 512 visible ASCII characters; needed until the device has its own token.",
     )
+    root: Path | None = Field(
+        default=None,
+        description="File of the root metadata to believe first, where `enrolment_token` does not "
+        "carry their SHA-256.",
+    )
     state_dir: Path = Field(
         default=Path("/var/lib/weft-agent"), description="Journals, slots and identity."
     )
@@ -296,7 +301,7 @@ class Config(BaseModel):
         """A variable holds them with commas between."""
         return [pin.strip() for pin in value.split(",")] if isinstance(value, str) else value
 
-    @field_validator("metrics_file", "server_ca", mode="before")
+    @field_validator("metrics_file", "server_ca", "root", mode="before")
     @classmethod
     def _may_be_taken_back(cls, value: object) -> object:
         """Empty is none: a variable can then override what the file says."""

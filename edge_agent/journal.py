@@ -50,6 +50,7 @@ class Target(BaseModel):
     )
     origin: Origin = "server"
     rollback: bool = Field(default=False, description="That it is an older version is meant.")
+    verified: bool = Field(default=False, description="Signed metadata say that it is released.")
 
     @classmethod
     def of(cls, desired: DesiredModel, origin: Origin = "server") -> Target:

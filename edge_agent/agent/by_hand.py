@@ -14,7 +14,8 @@ from typing import TypeAlias
 from edge_agent.agent.outcomes import BEFORE_SWAPPING
 from edge_agent.agent.update import Update
 from edge_agent.errors import AgentError
-from edge_agent.journal import Target
+from edge_agent.journal import Held, Target
+from edge_agent.trust.released import check, check_result
 from shared.wire import DesiredModel, PackageOffer
 
 #: Writes a package to a path, durably.
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 def begin_to_go_back(update: Update) -> None:
     """Order a model back to the weights that were in use before those in use now.
 
-    Raises AgentError `nothing_to_go_back_to`, `update_under_way`.
+    Raises AgentError `nothing_to_go_back_to`, `update_under_way`, TrustError `not_released`.
     """
     _check_that_it_can_wait(update)
     current = update.slots.current()
@@ -33,30 +34,34 @@ def begin_to_go_back(update: Update) -> None:
         raise AgentError("nothing_to_go_back_to", f"{update.model}: no weights are in use")
     for name, held in update.journal.slots.items():
         if name != current and held.used:
+            _check_that_it_is_not_withdrawn(update, held)
             _make_way(update)
             before = Target(
                 model=update.model,
                 version=held.version,
                 weights_digest=held.digest,
                 origin="hand",
+                verified=True,
             )
             update.take_on(before)
             return
     raise AgentError("nothing_to_go_back_to", f"{update.model}: {_why(update)}")
 
 
-def begin_to_install(update: Update, desired: DesiredModel, bring: Bring) -> None:
-    """Order an update whose packages were brought along.
+def begin_to_install(update: Update, desired: DesiredModel, metadata: bytes, bring: Bring) -> None:
+    """Order an update whose packages were brought along, and the metadata that release it.
 
-    They are held against `desired` like downloads. Raises AgentError `update_under_way`, NoSpace,
-    and what `bring` raises.
+    They are held against `desired` like downloads. Raises TrustError, BadMetadata, AgentError
+    `update_under_way`, NoSpace, and what `bring` raises.
     """
     _check_that_it_can_wait(update)
+    target = Target.of(desired, "bundle")
+    check(target, update.releases.brought(metadata), update.held)
     _make_way(update)
     update.slots.keep_packages(())
     for offer in desired.packages:
         bring(offer, update.slots.package(offer.sha256))
-    update.take_on(Target.of(desired, "bundle"))
+    update.take_on(target.model_copy(update={"verified": True}))
 
 
 def give_up(update: Update) -> None:
@@ -71,6 +76,15 @@ def _check_that_it_can_wait(update: Update) -> None:
     state = update.journal.state
     if state != "idle" and state not in BEFORE_SWAPPING:
         raise AgentError("update_under_way", f"{update.model}: the update is {state}")
+
+
+def _check_that_it_is_not_withdrawn(update: Update, held: Held) -> None:
+    """Raise TrustError `not_released`, by what was last heard: the server may be far away.
+
+    Nobody has released the weights that a device was delivered with, nor withdraws them.
+    """
+    if held.version is not None and (released := update.releases.known()):
+        check_result(held.digest, released)
 
 
 def _make_way(update: Update) -> None:

@@ -24,6 +24,7 @@ from edge_agent.download import SLICE_SECONDS
 from edge_agent.errors import AgentError, HealthError, LinkHeld, OutsideWindow
 from edge_agent.journal import Held, SlotName
 from edge_agent.runtimes import Weights
+from edge_agent.trust.released import check
 from shared.errors import BadPackage
 from shared.wire import Fault, Result, State
 
@@ -44,14 +45,19 @@ class Steps(Installation):
         super().enter(state, **changes)
 
     def plan(self) -> None:
-        """Find out how to come to the target, and whether there is room for it."""
+        """Find out whether the target is released, how to come to it, and if there is room."""
         target, chain = self.target, self.chain
+        if was_left(target, self.journal):
+            raise AgentError("left_by_hand", f"somebody went back from version {target.version}")
+        chain.check()
+        if not target.verified:
+            check(target, self.releases.fetch(), self.held)
+            verified = target.model_copy(update={"verified": True})
+            self.journal = self.journal.model_copy(update={"target": verified})
         current = self.slots.current()
         self.slots.keep_packages(chain.sha256s)
         self.slots.drop_stages()
         self.slots.drop_undo()
-        if was_left(target, self.journal):
-            raise AgentError("left_by_hand", f"somebody went back from version {target.version}")
         for name, held in self.journal.slots.items():
             if held.digest == target.weights_digest and self.still_holds(name):
                 state: State = "verifying" if name == current else "staged"
@@ -61,7 +67,6 @@ class Steps(Installation):
             raise fault
         if not chain:
             raise AgentError("no_such_weights", f"no slot holds {target.weights_digest}")
-        chain.check()
         limit = self.device.config.max_package_bytes
         if chain.size > limit:
             raise AgentError("package_too_large", f"{chain.size} bytes, the limit is {limit}")

@@ -28,6 +28,7 @@ from edge_agent.heavy.child import Child
 from edge_agent.journal import Held, SlotName
 from edge_agent.link import Link
 from edge_agent.report import Outbox
+from edge_agent.trust.root import RootStore, begin
 from shared.errors import WeftError
 from shared.wire import DesiredModel
 
@@ -142,12 +143,13 @@ class Agent:
         """What the device holds of a model. Raises what keeps the model from being opened."""
         return self._opened(model).journal.slots
 
-    def install(self, desired: DesiredModel, bring: Bring) -> list[WeftError]:
+    def install(self, desired: DesiredModel, metadata: bytes, bring: Bring) -> list[WeftError]:
         """Install what was brought by hand; says what went wrong.
 
-        Raises AgentError where there is no way now, NoSpace, and what `bring` raises.
+        Raises TrustError and BadMetadata where it is not released by the metadata that came with
+        it, AgentError where there is no way now, NoSpace, and what `bring` raises.
         """
-        begin_to_install(self._opened(desired.model), desired, bring)
+        begin_to_install(self._opened(desired.model), desired, metadata, bring)
         return self._carry_out(self._opened(desired.model))
 
     def _carry_out(self, update: Update) -> list[WeftError]:
@@ -217,6 +219,8 @@ class Agent:
                 _log.warning("%s: offered, but not in this device's configuration", name)
         if answer.desired is not None and answer.desired.report:
             self._teller.tell()
+        for update in self.updates.values():
+            update.look_after_releases()
 
     def _note_hold(self, hold: str | None) -> None:
         """Say why the server offers the device nothing at all, where that is so."""
@@ -251,6 +255,9 @@ def running(
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.lock(config.state_dir / "lock"))
         files.clean(config.state_dir)
+        root = RootStore(config.state_dir / "trust")
+        root.prepare()
+        pin = begin(config, root)
         heavy = heavy or Child(beat)
         stack.callback(heavy.end)
         heavy.begin()
@@ -259,7 +266,7 @@ def running(
         api = DeviceApi(config, f"weft-agent/{__version__}", link.count, beat)
         stack.callback(api.close)
         outbox = Outbox(config.state_dir / "reports.json")
-        yield Agent(config, Device(config, api, outbox, clock, link, heavy, beat))
+        yield Agent(config, Device(config, api, outbox, clock, link, heavy, beat, pin))
 
 
 def run_for_ever(agent: Agent, show: Callable[[Agent], float] = lambda _: math.inf) -> None:

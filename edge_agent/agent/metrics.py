@@ -6,6 +6,7 @@ Pure. Counters begin at zero with the agent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from edge_agent.agent.live import Live
@@ -75,9 +76,19 @@ def _of_models(models: Mapping[str, Mapping[str, Any]], live: Live) -> list[Fami
         ("model_attempts", "gauge", "Starts of the update without progress.", each("attempts")),
         ("model_package_bytes", "gauge", "Bytes of the packages.", each("package_bytes")),
         ("model_received_bytes", "gauge", "Bytes of them that are here.", each("received_bytes")),
+        (
+            "model_metadata_expiry_time_seconds",
+            "gauge",
+            "Unix time from which on nothing new is installed, unless metadata are renewed.",
+            [({"model": name}, _time(m["metadata_expire_at"])) for name, m in models.items()],
+        ),
         ("model_held", "gauge", "Whether the server lets the update wait.", held),
         ("updates_total", "counter", "Updates by the state that was reported.", ended),
     ]
+
+
+def _time(moment: str | None) -> float | None:
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() if moment else None
 
 
 def _family(name: str, kind: str, text: str, samples: Samples) -> str:

@@ -16,6 +16,7 @@ from edge_agent import files
 from edge_agent.agent.chain import Chain
 from edge_agent.agent.clock import Clock
 from edge_agent.agent.outcomes import BEFORE_SWAPPING
+from edge_agent.agent.releases import Releases
 from edge_agent.api import DeviceApi
 from edge_agent.config import Config, ModelConfig
 from edge_agent.errors import AgentError
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Device:
-    """What the updates of all models share."""
+    """What the updates of all models share. `pin`: SHA-256 of the root that is believed first."""
 
     config: Config
     api: DeviceApi
@@ -47,6 +48,7 @@ class Device:
     link: Link
     heavy: Heavy
     beat: Callable[[], None]
+    pin: str | None = None
 
     def capabilities(self) -> Capabilities:
         """What this device can decode and hold; takes a moment the first time."""
@@ -68,7 +70,8 @@ class Installation:
         found = load_journal(Directory(self._directory).journal)
         self.slots = self._storage(found)
         self.slots.prepare()
-        self.journal = found or self._first_journal()
+        self.releases = Releases(model, device)
+        self.journal = _planned_anew(found) if found else self._first_journal()
         if self.journal.state == "idle":  # the one before was killed, or has lost its journal
             self.slots.tidy()
         self.mend_link()
@@ -269,6 +272,14 @@ class Installation:
         free = files.free_bytes(self.slots.directory)
         if needed > free:
             raise NoSpace("no_space", f"the update needs {needed} bytes, {free} are free")
+
+
+def _planned_anew(journal: Journal) -> Journal:
+    """As it is, unless what is under way was begun by an agent that verified nothing."""
+    target, is_planned = journal.target, journal.state in BEFORE_SWAPPING - {"offered", "deferred"}
+    if is_planned and target and not target.verified:
+        return journal.model_copy(update={"state": "offered"})
+    return journal
 
 
 def without(slots: Mapping[SlotName, Held], name: SlotName) -> dict[SlotName, Held]:

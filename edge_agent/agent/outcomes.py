@@ -31,6 +31,20 @@ Outcome: TypeAlias = Literal[
 
 #: Nobody knows whose fault it is.
 _UNKNOWN = frozenset({"agent.worker_died", "agent.unexpected"})
+#: It is not proven what is released: the clock, the server or somebody on the way may mend that.
+_NOT_PROVEN = frozenset(
+    {
+        "metadata.malformed",
+        "trust.bad_metadata",
+        "trust.expired",
+        "trust.incomplete",
+        "trust.older_metadata",
+        "trust.other_model",
+        "trust.too_much_metadata",
+        "trust.unsigned",
+        "trust.wrong_root",
+    }
+)
 #: Bytes came wrong; or, after `downloading`, they were damaged on the disk and are to come again.
 _WRONG_BYTES = frozenset({"trust.wrong_length", "trust.wrong_hash"})
 
@@ -43,7 +57,8 @@ def outcome_of(error: WeftError, state: State) -> Outcome:
         return "absent"
     if error.code == "agent.too_many_attempts":
         return _end_of(state)
-    if isinstance(error, (NoSpace, LinkHeld, OutsideWindow, RuntimeAway)):
+    is_unproven = error.code in _NOT_PROVEN
+    if is_unproven or isinstance(error, (NoSpace, LinkHeld, OutsideWindow, RuntimeAway)):
         return "deferred" if state in BEFORE_SWAPPING else "again"
     if state in ENDING or isinstance(error, (Unreachable, DownloadError)):
         return "again"

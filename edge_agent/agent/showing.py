@@ -85,6 +85,8 @@ def in_a_line(agent: Agent) -> str:
         text = f"{name}: {has if held else 'nothing yet'}"
         if journal.target:
             text += f", {journal.state} version {journal.target.version or 'unnamed'}"
+        if update.releases.have_expired:
+            text += ", its metadata have expired"
         parts.append(text)
     if agent.hold:
         parts.append(f"the server offers nothing: {agent.hold}")

@@ -6,6 +6,7 @@ Nothing is written, and no lock is taken.
 from __future__ import annotations
 
 import os
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edge_agent.journal import Journal, load_journal
 from edge_agent.link import standing
 from edge_agent.report import Outbox
 from edge_agent.slots import Directory
+from edge_agent.trust.store import Store, at_least
 
 _LOCKS = Path("/proc/locks")
 
@@ -50,6 +52,7 @@ def status(config: Config, live: Live | None = None) -> dict[str, Any]:
             name: _of_model(
                 settings,
                 Directory(config.state_dir / "models" / name),
+                Store.of(config.state_dir, name).expires_at(),
                 (found.models.get(name) if found else None) or LiveModel(),
             )
             for name, settings in config.models.items()
@@ -57,7 +60,9 @@ def status(config: Config, live: Live | None = None) -> dict[str, Any]:
     }
 
 
-def _of_model(settings: ModelConfig, slots: Directory, live: LiveModel) -> dict[str, Any]:
+def _of_model(
+    settings: ModelConfig, slots: Directory, expires_at: float | None, live: LiveModel
+) -> dict[str, Any]:
     journal = load_journal(slots.journal) or Journal()
     current = slots.current()
     held = journal.slots.get(current) if current else None
@@ -79,6 +84,8 @@ def _of_model(settings: ModelConfig, slots: Directory, live: LiveModel) -> dict[
             sum(received(slots.package(offer.sha256)) for offer in packages) if target else None
         ),
         "attempts": journal.attempts,
+        "metadata_expire_at": _moment(expires_at),
+        "metadata_expired": expires_at <= at_least(time.time()) if expires_at is not None else None,
         "held": live.held,
         "error": journal.error.model_dump() if journal.error else None,
         "last_update": _of_the_last(journal, slots.journal),
@@ -95,7 +102,7 @@ def _of_the_last(journal: Journal, path: Path) -> dict[str, Any] | None:
 
 def _check_access(state_dir: Path) -> None:
     """Raise AgentError `not_permitted`: what may not be read must not be taken for not there."""
-    for name in ("", "identity.json", "reports.json", "models"):
+    for name in ("", "identity.json", "reports.json", "models", "trust"):
         place = state_dir / name
         if os.access(place, os.F_OK) and not os.access(place, os.R_OK):
             raise AgentError("not_permitted", f"{place} may not be read")

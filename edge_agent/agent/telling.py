@@ -11,6 +11,7 @@ from edge_agent.errors import AgentError
 from edge_agent.identity import Identity, load_identity, persist_identity
 from edge_agent.inventory import attributes, told
 from edge_agent.keys import DeviceKey
+from edge_agent.trust.root import RootStore, accepted
 from shared.errors import NoSpace
 from shared.wire import Enrolment, HeldModel, Renewal, Report, split_pinned
 
@@ -24,6 +25,7 @@ class Teller:
         self._config, self._device, self._models = config, device, models
         self._identity = config.state_dir / "identity.json"
         self._key = DeviceKey(config.state_dir / "device.key")
+        self._roots, self._first_root = RootStore(config.state_dir / "trust"), b""
         self._attributes = attributes(config.attributes)
         self._is_known = False
         self._given: Identity | None = None  # by the server, and not yet noted
@@ -97,6 +99,8 @@ class Teller:
         if identity is None or not is_mine or not self._key.exists:
             identity = self._given = self._ask_to_be_known()
         if self._given:
+            if self._roots.pinned is None:
+                self._roots.begin(self._first_root)
             persist_identity(self._identity, self._given)
             if not self._device.outbox.pending:  # else those that wait would have the last word
                 self._device.outbox.note_told(self._inventory())
@@ -137,6 +141,8 @@ class Teller:
             attributes=self._attributes,
         )
         given = self._device.api.enrol(request, self._key)
+        roots = [root.encode() for root in given.roots]
+        self._first_root = accepted(self._roots, roots, self._device.pin)
         self._device.outbox.begin_after(given.counter)
         waits = ", and waits to be accepted" if given.pending else ""
         _log.info("enrolled as device %s%s", given.device_id, waits)

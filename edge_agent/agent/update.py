@@ -91,6 +91,11 @@ class Update(Steps):
         if self.journal.state == "deferred" and self.obstacle:
             self._hurry()
 
+    def look_after_releases(self) -> None:
+        """Renew metadata that have expired; an update that is under way does so where it must."""
+        if self.journal.state == "idle":
+            self.releases.look_after()
+
     def go(self) -> WeftError | None:
         """Bring the update as far as it goes now; returns what ended or stopped it, if anything."""
         self._hurry()

@@ -124,7 +124,7 @@ class Child:
     ) -> Released:
         """See `Heavy`."""
         store = Store.of(state_dir, model)
-        with _cleaned(store.common), _cleaned(store.own):
+        with _cleaned(store.root.directory), _cleaned(store.own):
             said = self._do(
                 "verify_metadata",
                 state_dir=str(state_dir),

@@ -47,11 +47,11 @@ class Promise:
 
 
 def promises(wanted: DesiredModel | Target) -> list[Promise]:
-    """What is promised of each package of an update, in order."""
+    """What is promised of each package of an update, in order; there may be none."""
     offers = wanted.packages
     results = [offer.base_digest or "" for offer in offers[1:]] + [wanted.weights_digest]
     return [
-        Promise(wanted.model, offer, result) for offer, result in zip(offers, results, strict=True)
+        Promise(wanted.model, offer, result) for offer, result in zip(offers, results, strict=False)
     ]
 
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import TrustError
+from edge_agent.trust.gate import Promise, promises
 
 if TYPE_CHECKING:
     from edge_agent.journal import Held, Target
-    from shared.wire import PackageOffer
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,15 @@ class Released:
 def check(target: Target, released: Released, in_use: Held | None) -> None:
     """Hold an update against what is released, see above. Raises TrustError."""
     check_version(target, released)
-    results = [offer.base_digest or "" for offer in target.packages[1:]] + [target.weights_digest]
-    for offer, result in zip(target.packages, results, strict=False):  # to a slot there are none
-        check_listing(offer, result, released)
-        check_result(result, released)
-    if target.origin == "server":
-        check_direction(target, released.number_of(in_use))
+    for promise in promises(target):
+        check_listing(promise, released)
+        check_result(promise.result, released)
+    check_direction(target, released.number_of(in_use))
 
 
 def check_version(target: Target, released: Released) -> None:
-    """1. The version, or weights that an order by hand knows without a number."""
-    if target.version is None:
-        check_result(target.weights_digest, released)
-        return
-    found = released.versions.get(target.version)
+    """1. The version."""
+    found = released.versions.get(target.version or 0)
     if found is None:
         told = f"version {target.version} of {target.model} is not released, or not any more"
         raise TrustError("not_released", told)
@@ -93,8 +88,9 @@ def check_version(target: Target, released: Released) -> None:
         raise TrustError("not_released", told)
 
 
-def check_listing(offer: PackageOffer, result: str, released: Released) -> None:
+def check_listing(promise: Promise, released: Released) -> None:
     """2. What is signed of a package."""
+    offer = promise.offer
     listed = released.packages.get(offer.sha256)
     if listed is None:
         raise TrustError("not_listed", f"package {offer.sha256} is not listed")
@@ -102,7 +98,7 @@ def check_listing(offer: PackageOffer, result: str, released: Released) -> None:
         ("size", listed.size, offer.size),
         ("base", listed.base, offer.base_digest),
         ("method", _id(listed.method), _id(offer.method)),
-        ("result", listed.result, result),
+        ("result", listed.result, promise.result),
     )
     for what, signed, offered in checks:
         if signed != offered:

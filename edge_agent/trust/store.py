@@ -11,7 +11,6 @@ has missed something; a file that is damaged or lost is asked for again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +18,11 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from edge_agent import files
-from shared.metadata import MAX_BYTES, ROLES, ROOT, TIMESTAMP
+from edge_agent.trust.root import RootStore, read
+from shared.metadata import ROLES, ROOT, TIMESTAMP
 
-_PINNED = "pinned"
+#: No device lives before this agent was made, whatever its clock says: 2026-11-01.
+MADE_AT = 1793491200.0
 
 
 class Store:
@@ -32,7 +33,7 @@ class Store:
 
         `all_models`: where those of all models lie, this one's among them.
         """
-        self.common, self.own, self._all_models = common, own, all_models
+        self.root, self.own, self._all_models = RootStore(common), own, all_models
 
     @classmethod
     def of(cls, state_dir: Path, model: str) -> Store:
@@ -41,38 +42,17 @@ class Store:
         return cls(state_dir / "trust", models / model / "trust", models)
 
     def prepare(self) -> None:
-        """Make the directories, and finish what a killed agent has begun in them."""
-        for directory in (self.common, self.own):
-            files.make_directory(directory)
-            files.clean(directory)
-
-    def begin(self, root: bytes) -> None:
-        """Believe this root, and none that another one has led to.
-
-        `pinned` is written last: until then the next start begins anew.
-        """
-        self.forget()
-        files.write(self.path(ROOT), root)
-        files.write(self.common / _PINNED, root)
-
-    def forget(self) -> None:
-        """Believe no root."""
-        files.remove(self.common / _PINNED)
-        files.remove(self.path(ROOT))
-
-    @property
-    def pinned(self) -> bytes | None:
-        """The root that it began with."""
-        return self._read(self.common / _PINNED)
+        """Make the directory, and finish what a killed agent has begun there."""
+        files.make_directory(self.own)
+        files.clean(self.own)
 
     def path(self, role: str) -> Path:
         """Where the metadata of a role lie."""
-        directory = self.common if role == ROOT else self.own
-        return directory / f"{quote(role, '')}.json"
+        return self.root.path if role == ROOT else self.own / f"{quote(role, '')}.json"
 
     def read(self, role: str) -> bytes | None:
         """What is held of a role, if anything."""
-        return self._read(self.path(role))
+        return read(self.path(role))
 
     def write(self, role: str, content: bytes) -> None:
         """Hold this, which is verified."""
@@ -92,8 +72,9 @@ class Store:
         """The newest one of each model, by which it is known how late it is at least."""
         if self._all_models is None:
             return []
-        paths = files.matching(self._all_models, f"*/trust/{TIMESTAMP}.json")
-        return [content for path in sorted(paths) if (content := self._read(path))]
+        models = sorted(files.matching(self._all_models, "*"))
+        found = (read(model / "trust" / f"{TIMESTAMP}.json") for model in models)
+        return [content for content in found if content]
 
     def expires_at(self) -> float | None:
         """Unix time at which the first of them expires; None where there are none of the model."""
@@ -104,19 +85,10 @@ class Store:
         found = {role: _says(self.read(role)) for role in ROLES}
         return {role: says for role, says in found.items() if says}
 
-    @staticmethod
-    def _read(path: Path) -> bytes | None:
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        except OSError:
-            return None
-        return content if len(content) <= MAX_BYTES else None
 
-
-def sha256(root: bytes) -> str:
-    """What a root is pinned by."""
-    return hashlib.sha256(root).hexdigest()
+def at_least(clock: float) -> float:
+    """The Unix time that may be believed of a clock, which need not be set."""
+    return max(clock, MADE_AT)
 
 
 class _Says(NamedTuple):

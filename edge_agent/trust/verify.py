@@ -26,7 +26,8 @@ from tuf.ngclient import FetcherInterface
 from edge_agent.errors import TrustError
 from edge_agent.trust.client import Client, OtherModel
 from edge_agent.trust.released import Released
-from edge_agent.trust.store import Store, sha256
+from edge_agent.trust.root import check_first
+from edge_agent.trust.store import Store
 from shared.metadata import ROOT, TIMESTAMP, MetadataFile, known_bytes, unpack
 
 #: What ngclient raises, and what it is here; the first that fits.
@@ -87,12 +88,12 @@ class Answer(FetcherInterface):
 
 def _begun(store: Store, model: str, answer: Answer, now: float) -> Client | None:
     """From the newest root that is held and sound."""
-    for root in (store.read(ROOT), store.pinned):
+    for root in (store.root.newest, store.root.pinned):
         if root is not None:
             try:
                 return Client(root, store, answer, now, model=model)
             except (RepositoryError, DeserializationError) as error:
-                _log.error("%s is damaged: %s", store.path(ROOT), error)
+                _log.error("%s is damaged: %s", store.root.path, error)
     return None
 
 
@@ -101,17 +102,8 @@ def _first(store: Store, model: str, answer: Answer, now: float, pin: str | None
     first = answer.roots[0] if answer.roots else b""
     check_first(first, pin)
     client = Client(first, store, answer, now, model=model)
-    store.begin(first)
+    store.root.begin(first)
     return client
-
-
-def check_first(root: bytes, pin: str | None) -> None:
-    """Raise TrustError `wrong_root` unless it is the root that is pinned."""
-    if pin is None or sha256(root) != pin:
-        found = (
-            f"the server's first root has SHA-256 {sha256(root)}" if root else "there is no root"
-        )
-        raise TrustError("wrong_root", f"{found}; to be believed is {pin or 'none'}")
 
 
 @contextlib.contextmanager

@@ -189,7 +189,7 @@ def _from_nothing(victim: Victim) -> Victim:
 )
 def another_server_at_enrolment(victim: Victim) -> Act:
     """Somebody takes the place of the server before a device has ever seen it."""
-    victim.store.forget()
+    victim.store.root.forget()
     forger = Repository(victim.repository.model, Roots(keys=_all_keys("evil")))
     forger.release(2, digest(2))
     told = {"size": 1000, "base": digest(1), "result": digest(2), "method": "xor"}

@@ -38,6 +38,7 @@ class Victim:
         self.roots = Roots()
         self.repository = Repository(MODEL, self.roots)
         self.store = Store.of(state_dir, MODEL)
+        self.store.root.prepare()
         self.store.prepare()
         self.pin: str | None = self.roots.sha256
         self.clock = self.repository.now.timestamp()
@@ -95,4 +96,4 @@ class Victim:
 
     def state(self) -> object:
         """What is in use, and whom the device has begun to believe."""
-        return self.in_use, self.store.pinned
+        return self.in_use, self.store.root.pinned

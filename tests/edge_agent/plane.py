@@ -14,16 +14,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
 from edge_agent.agent.loop import Agent, running
 from edge_agent.config import Config
 from edge_agent.heavy.inline import Inline
+from edge_agent.trust import promises
 from server.packaging.encode import BuildReport, build_package
 from shared import wire
+from shared.metadata import CONTENT_TYPE, ROLES
 from shared.weights import WeightsReader, write_weights
 from tests.device_keys import has_signed
+from tests.signing import Repository, Roots
 
 MODEL = "digits"
 SHAPES = {"body.weight": (24, 40), "body.bias": (24,), "head.weight": (10, 24), "head.bias": (10,)}
@@ -39,8 +43,14 @@ class Shelf:
     packages: dict[str, BuildReport]
 
     def wanted(
-        self, version: int, package: str | None, assignment: int | None = 1
+        self,
+        version: int,
+        package: str | None,
+        assignment: int | None = 1,
+        *,
+        rollback: bool = True,
     ) -> wire.DesiredModel:
+        """The version, by one package or from a slot; `rollback`: also where it leads back."""
         built = self.packages[package] if package else None
         offer = built and {
             "sha256": built.sha256,
@@ -56,6 +66,7 @@ class Shelf:
                 "weights_digest": self.digests[version],
                 "assignment": assignment,
                 "package": offer,
+                "rollback": rollback,
             }
         )
 
@@ -85,10 +96,13 @@ DEVICE_ID = "device-1"
 
 @dataclass
 class Plane:
-    """The device plane of a server, in memory. `faults` replace the answers to single requests."""
+    """The device plane of a server, in memory. `faults` replace the answers to single requests.
+
+    `signs`: whatever is wanted is released, and its packages are listed.
+    """
 
     token: str = "device-token-1"
-    enrolment_token: str = "enrolment-token"
+    secret: str = "enrolment-token"
     generation: int = 1
     interval: str | None = "30"
     models: dict[str, wire.DesiredModel] = field(default_factory=dict)
@@ -103,7 +117,15 @@ class Plane:
     bodies: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     faults: list[Callable[[Any], bool]] = field(default_factory=list)
+    signs: bool = True
+    roots: Roots = field(default_factory=Roots)
+    repositories: dict[str, Repository] = field(default_factory=dict)
     url: str = ""
+
+    @property
+    def enrolment_token(self) -> str:
+        """As it is handed out: with the root's SHA-256."""
+        return self.roots.token(self.secret)
 
     def offer(self, shelf: Shelf, wanted: wire.DesiredModel | None) -> None:
         """Want this, and nothing else, from now on."""
@@ -113,6 +135,30 @@ class Plane:
 
     def add_packages(self, shelf: Shelf) -> None:
         self.files |= {b.sha256: b.path.read_bytes() for b in shelf.packages.values()}
+        repository = self.repository(MODEL)
+        for number, digest in shelf.digests.items():
+            repository.release(number, digest)
+        for name, built in shelf.packages.items():
+            size, method = built.size, name.split("-")[0]
+            result = built.result_digest
+            repository.offer(built.sha256, size, built.base_digest, result, method)
+
+    def release(self, wanted: wire.DesiredModel) -> None:
+        """Sign that devices may install it, by these packages."""
+        repository = self.repository(wanted.model)
+        repository.release(wanted.version, wanted.weights_digest)
+        for promise in promises(wanted):
+            offer, result = promise.offer, promise.result
+            repository.offer(offer.sha256, offer.size, offer.base_digest, result, offer.method)
+
+    def signed(self, wanted: wire.DesiredModel) -> bytes:
+        """The metadata that come with a bundle of it."""
+        self.release(wanted)
+        return self.repository(wanted.model).answer({}) or b""
+
+    def repository(self, model: str) -> Repository:
+        """The signed metadata of a model."""
+        return self.repositories.setdefault(model, Repository(model, self.roots))
 
     def asked(self, path: str) -> list[dict[str, str]]:
         """The headers of all requests to that path."""
@@ -131,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        if "Content_Length" not in headers and status != 304:
+        if "Content_Length" not in headers and status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -178,13 +224,14 @@ class Handler(BaseHTTPRequestHandler):
         enrolment = wire.Enrolment.model_validate_json(body)
         if not self._signed([enrolment.key or ""], "enrol", "", body):
             return
-        if enrolment.token != self.plane.enrolment_token:
+        if enrolment.token != self.plane.secret:
             self.problem(401, "device.bad_enrolment_token")
             return
         self.plane.enrolments.append(enrolment)
         self.plane.keys.append(enrolment.key or "")
+        roots = [root.decode() for root in self.plane.roots.files]
         given = wire.Enrolled(
-            device_id=DEVICE_ID, token=self.plane.token, pending=self.plane.pending
+            device_id=DEVICE_ID, token=self.plane.token, roots=roots, pending=self.plane.pending
         )
         self.answer(201, given.model_dump_json().encode())
 
@@ -202,10 +249,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path == wire.DESIRED_PATH:
             self._desired()
+        elif self.path.startswith(wire.METADATA_PATH):
+            self.metadata()
         else:
             self.package(self.plane.files[self.path.rpartition("/")[2]])
 
     def _desired(self) -> None:
+        for wanted in self.plane.models.values() if self.plane.signs else ():
+            self.plane.release(wanted)
         etag = f'"{self.plane.generation}"'
         headers = {"ETag": etag}
         if self.plane.interval is not None:
@@ -215,6 +266,16 @@ class Handler(BaseHTTPRequestHandler):
             return
         desired = wire.Desired(models=list(self.plane.models.values()), held=self.plane.held)
         self.answer(200, desired.model_dump_json().encode(), **headers)
+
+    def metadata(self) -> None:
+        """What is lacking of what is signed."""
+        parts = urlsplit(self.path)
+        held = {role: int(version) for role, version in parse_qsl(parts.query)}
+        answer = self.plane.repository(parts.path.rpartition("/")[2]).answer(held)
+        if answer is None:
+            self.answer(204)
+        else:
+            self.answer(200, answer, Content_Type=CONTENT_TYPE)
 
     def package(self, data: bytes, cut: int | None = None) -> None:
         """The bytes asked for; with `cut`, the connection ends after that many of them."""
@@ -309,5 +370,6 @@ class Bench:
 
     def leftovers(self) -> set[str]:
         """Files in the model's directory that no finished update leaves."""
-        expected = {"current", "journal.json", "slots", "a.safetensors", "b.safetensors"}
+        expected = {"current", "journal.json", "slots", "a.safetensors", "b.safetensors", "trust"}
+        expected |= {f"{role}.json" for role in ROLES}
         return {path.name for path in self.folder.rglob("*")} - expected

@@ -279,7 +279,7 @@ def test_an_update_larger_than_a_budget_comes_in_parts(
     link = {"interfaces": ["wwan*"], "budget_bytes": 1 << 14}
     ready.settings["links"] = {"cell": link}
     with ready.running() as agent:
-        agent._device.link.count((1 << 14) - 5000)
+        agent._device.link.count((1 << 14) - 7000)
         assert ready.go_on(agent) == ["link.budget_spent"]
         assert [(r.state, r.error.code) for r in plane.reports] == [
             ("deferred", "link.budget_spent")

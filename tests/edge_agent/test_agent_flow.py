@@ -127,7 +127,7 @@ def test_an_update_that_is_held_on_its_way_keeps_what_it_has(
     bench: Any, plane: Any, shelf: Any
 ) -> None:
     data = shelf.packages["full-1"].path.read_bytes()
-    plane.faults = [lambda h: "packages" in h.path and (h.package(data, 700), True)[1]]
+    plane.faults = [lambda h: "/packages/" in h.path and (h.package(data, 700), True)[1]]
     wanted = shelf.wanted(1, "full-1")
     plane.offer(shelf, wanted)
     assert bench.round() == ["server.unreachable"]
@@ -327,7 +327,7 @@ def test_a_journal_of_a_later_agent_is_refused(bench: Any, plane: Any) -> None:
 
 def test_a_newer_offer_supersedes_one_under_way(bench: Any, plane: Any, shelf: Any) -> None:
     data = shelf.packages["full-1"].path.read_bytes()
-    plane.faults = [lambda h: "packages" in h.path and (h.package(data, 50), True)[1]]
+    plane.faults = [lambda h: "/packages/" in h.path and (h.package(data, 50), True)[1]]
     plane.offer(shelf, shelf.wanted(1, "full-1", 1))
     assert bench.round() == ["server.unreachable"]
     plane.offer(shelf, shelf.wanted(2, "full-2", 2))
@@ -339,7 +339,7 @@ def test_a_newer_offer_supersedes_one_under_way(bench: Any, plane: Any, shelf: A
 
 def test_an_offer_that_is_withdrawn_is_dropped(bench: Any, plane: Any, shelf: Any) -> None:
     plane.faults = [
-        lambda h: "packages" in h.path and (h.problem(503, "x.y"), True)[1] for _ in range(3)
+        lambda h: "/packages/" in h.path and (h.problem(503, "x.y"), True)[1] for _ in range(3)
     ]
     plane.offer(shelf, shelf.wanted(1, "full-1"))
     bench.round()
@@ -381,7 +381,7 @@ def test_what_was_downloaded_is_installed_though_the_server_is_away(
     ready = journal.model_copy(
         update={
             "state": "downloaded",
-            "target": Target.of(shelf.wanted(2, "xor-12", 2)),
+            "target": Target.of(shelf.wanted(2, "xor-12", 2)).model_copy(update={"verified": True}),
             "fill": "b",
             "previous": "a",
             "before": journal.slots["a"],

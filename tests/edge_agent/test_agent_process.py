@@ -122,7 +122,7 @@ def test_sigterm_in_the_middle_of_a_download_ends_cleanly(
     reached, release = threading.Event(), threading.Event()
 
     def stall(handler: Any) -> bool:
-        if "packages" not in handler.path:
+        if "/packages/" not in handler.path:
             return False
         data = handler.plane.files[handler.path.rpartition("/")[2]]
         handler.answer(200, data[:500], Content_Length=str(len(data)))

@@ -16,36 +16,47 @@ from typing import Any
 import pytest
 
 from edge_agent import bundle as bundles
+from edge_agent.errors import TrustError
 from edge_agent.journal import load_journal
 from shared.bundle import MAX_MANIFEST_BYTES, Bundle, BundleReader, Way, size_of, written
 from shared.errors import BadBundle
 
 MODEL = "digits"
-METADATA = b"signed, one day"
 
 
-def made(shelf: Any, path: Path, version: int, *ways: tuple[int | None, list[str]]) -> Path:
+def signed(plane: Any, shelf: Any) -> bytes:
+    """That all versions and packages of the shelf are released."""
+    plane.add_packages(shelf)
+    return bytes(plane.repository(MODEL).answer({}))
+
+
+def made(
+    shelf: Any, plane: Any, path: Path, version: int, *ways: tuple[int | None, list[str]]
+) -> Path:
     """A bundle to a version: the number of each base, and the packages from there."""
+    metadata = signed(plane, shelf)
     offers = {name: shelf.wanted(version, name).package for way in ways for name in way[1]}
     bundle = Bundle(
         model=MODEL,
         version=version,
         weights_digest=shelf.digests[version],
-        metadata_bytes=len(METADATA),
+        metadata_bytes=len(metadata),
         ways=[Way(base_version=base, packages=[offers[n] for n in names]) for base, names in ways],
     )
     content = {offers[name].sha256: shelf.packages[name].path.read_bytes() for name in offers}
     path.write_bytes(
-        b"".join(written(bundle, METADATA, lambda offer: iter([content[offer.sha256]])))
+        b"".join(written(bundle, metadata, lambda offer: iter([content[offer.sha256]])))
     )
     assert path.stat().st_size == size_of(bundle)
     return path
 
 
 @pytest.fixture
-def stick(shelf: Any, tmp_path: Path) -> Path:
+def stick(shelf: Any, plane: Any, tmp_path: Path) -> Path:
     """Version 2 from 1, or from nothing; of the same bytes each time."""
-    return made(shelf, tmp_path / "stick.weft-bundle", 2, (1, ["xor-12"]), (None, ["full-2"]))
+    return made(
+        shelf, plane, tmp_path / "stick.weft-bundle", 2, (1, ["xor-12"]), (None, ["full-2"])
+    )
 
 
 @pytest.fixture
@@ -59,16 +70,18 @@ def install(bench: Any, path: Path) -> list[str]:
         return [error.code for error in bundles.install(agent, bench.config, reader)]
 
 
-def test_tar_lists_it_and_extracts_what_was_put_in(stick: Path, shelf: Any, tmp_path: Path) -> None:
+def test_tar_lists_it_and_extracts_what_was_put_in(
+    stick: Path, plane: Any, shelf: Any, tmp_path: Path
+) -> None:
     with tarfile.open(stick) as archive:
         names = archive.getnames()
         archive.extractall(tmp_path / "out", filter="data")
     packages = [shelf.packages[name] for name in ("xor-12", "full-2")]
     assert names == ["bundle.json", "metadata", *(f"{package.sha256}.weft" for package in packages)]
     found = [(tmp_path / "out" / name).read_bytes() for name in names[1:3]]
-    assert found == [METADATA, packages[0].path.read_bytes()]
+    assert found == [signed(plane, shelf), packages[0].path.read_bytes()]
     with bundles.opened(stick) as reader:
-        assert reader.metadata() == METADATA
+        assert reader.metadata() == signed(plane, shelf)
     said = json.loads((tmp_path / "out" / "bundle.json").read_text())
     assert (said["format"], said["model"], said["version"]) == (2, MODEL, 2)
 
@@ -119,10 +132,10 @@ def test_the_same_health_check_judges_it(at_one: Any, plane: Any, shelf: Any, st
 
 
 def test_a_device_without_the_base_is_told_what_it_needs(
-    bench: Any, shelf: Any, tmp_path: Path
+    bench: Any, plane: Any, shelf: Any, tmp_path: Path
 ) -> None:
     bench.settings["models"][MODEL]["initial"] = str(shelf.weights[1])
-    third = made(shelf, tmp_path / "third", 3, (2, ["xor-23"]))
+    third = made(shelf, plane, tmp_path / "third", 3, (2, ["xor-23"]))
     with pytest.raises(BadBundle) as raised:
         install(bench, third)
     assert raised.value.code == "bundle.no_way"
@@ -262,7 +275,7 @@ def half_a_download(bench: Any, plane: Any, shelf: Any) -> Path:
     """Leave an update of the server's half downloaded; gives the file."""
 
     def cut(handler: Any) -> bool:
-        if "packages" in handler.path:
+        if "/packages/" in handler.path:
             handler.package(handler.plane.files[handler.path.rpartition("/")[2]], cut=300)
             return True
         return False
@@ -301,10 +314,17 @@ def test_fields_that_came_later_are_ignored(at_one: Any, shelf: Any, stick: Path
 def test_a_package_that_does_not_give_what_the_bundle_says(
     at_one: Any, plane: Any, shelf: Any, stick: Path
 ) -> None:
-    said_otherwise(stick, lambda said: said.update(weights_digest="ab" * 32, version=9))
-    assert install(at_one, stick) == ["trust.wrong_result"]
-    assert (at_one.in_use(), at_one.leftovers()) == (shelf.digests[1], set())
-    assert plane.reports[-1].result == "failed_no_change"
+    for version, digest in ((9, "ab" * 32), (2, "ab" * 32), (3, shelf.digests[3])):
+        said_otherwise(
+            stick, lambda said, v=version, d=digest: said.update(weights_digest=d, version=v)
+        )
+        with pytest.raises(TrustError) as raised:
+            install(at_one, stick)
+        assert raised.value.code == (
+            "trust.wrong_listing" if version == 3 else "trust.not_released"
+        )
+        assert (at_one.in_use(), at_one.leftovers()) == (shelf.digests[1], set())
+    assert plane.reports == []
 
 
 def test_a_medium_that_fails(at_one: Any, shelf: Any, stick: Path) -> None:

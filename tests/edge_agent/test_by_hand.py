@@ -119,7 +119,7 @@ def test_what_the_server_wants_meanwhile_makes_way_and_comes_after(
     at_two: Any, plane: Any, shelf: Any
 ) -> None:
     data = shelf.packages["xor-23"].path.read_bytes()
-    plane.faults = [lambda h: "packages" in h.path and (h.package(data, 50), True)[1]]
+    plane.faults = [lambda h: "/packages/" in h.path and (h.package(data, 50), True)[1]]
     plane.offer(shelf, shelf.wanted(3, "xor-23", assignment=6))
     assert at_two.round() == ["server.unreachable"]
     assert go_back(at_two) == []
@@ -215,7 +215,12 @@ def test_what_was_brought_along_is_installed_and_reported(
     built = shelf.packages["xor-23"]
     wanted = shelf.wanted(3, "xor-23", assignment=None)
     with at_two.running() as agent:
-        assert agent.install(wanted, lambda _, place: files.copy(built.path, place)) == []
+        assert (
+            agent.install(
+                wanted, plane.signed(wanted), lambda _, place: files.copy(built.path, place)
+            )
+            == []
+        )
     assert (at_two.in_use(), at_two.leftovers()) == (shelf.digests[3], set())
     (report,) = plane.reports
     assert (report.assignment, report.version, report.result) == (None, 3, "committed")
@@ -230,6 +235,8 @@ def test_what_was_brought_along_is_checked_like_a_download(
     plane.files.clear()
     with at_two.running() as agent:
         wanted = shelf.wanted(3, "xor-23", assignment=None)
-        errors = codes(agent.install(wanted, lambda _, place: files.copy(damaged, place)))
+        errors = codes(
+            agent.install(wanted, plane.signed(wanted), lambda _, place: files.copy(damaged, place))
+        )
     assert errors
     assert (at_two.in_use(), at_two.leftovers()) == (shelf.digests[2], set())

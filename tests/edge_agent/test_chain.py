@@ -156,8 +156,8 @@ def test_a_device_without_the_base_downloads_nothing(bench: Any, plane: Any, she
     [
         (("xor-12", "full-2"), "agent.broken_chain"),
         (("xor-12",) * 9, "agent.broken_chain"),
-        (("xor-12", "xor-12"), "trust.wrong_result"),
-        (("xor-12", "xor-23", "xor-23"), "trust.wrong_result"),
+        (("xor-12", "xor-12"), "trust.wrong_listing"),
+        (("xor-12", "xor-23", "xor-23"), "trust.wrong_listing"),
     ],
 )
 def test_packages_that_do_not_follow_one_another_are_refused(

@@ -208,7 +208,7 @@ def test_it_lives_during_a_slow_download_and_a_long_check(
     plane.offer(shelf, shelf.wanted(1, "full-1"))
 
     def drip(handler: Any) -> bool:
-        if "packages" not in handler.path:
+        if "/packages/" not in handler.path:
             return False
         data = handler.plane.files[handler.path.rpartition("/")[2]]
         handler.answer(200, data[:500], Content_Length=str(len(data)))

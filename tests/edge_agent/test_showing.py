@@ -73,7 +73,7 @@ def test_figures_of_an_update(shown: Any, plane: Any, shelf: Any) -> None:
 
 def test_figures_of_an_update_under_way(shown: Any, plane: Any, shelf: Any) -> None:
     def cut(handler: Any) -> bool:
-        if "packages" not in handler.path:
+        if "/packages/" not in handler.path:
             return False
         data = handler.plane.files[handler.path.rpartition("/")[2]]
         handler.package(data, cut=500)
@@ -177,7 +177,7 @@ def test_a_line_for_people(bench: Any, plane: Any, shelf: Any) -> None:
         bench.go_on(agent)
         assert in_a_line(agent) == "digits: version 2"
         plane.offer(shelf, shelf.wanted(3, "xor-23", 9))
-        plane.faults = [lambda h: "packages" in h.path and (h.problem(503, "x.y"), True)[1]]
+        plane.faults = [lambda h: "/packages/" in h.path and (h.problem(503, "x.y"), True)[1]]
         bench.go_on(agent)
         assert in_a_line(agent) == "digits: version 2, downloading version 3"
         plane.faults = [lambda h: (h.problem(503, "x.y"), True)[1]]

@@ -59,7 +59,7 @@ def test_the_others_go_on_and_it_does_later(
     state: str, offered: Any, plane: Any, shelf: Any, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     if state == "downloading":
-        plane.faults = [lambda h: "packages" in h.path and (h.problem(503, "x.y"), True)[1]] * 2
+        plane.faults = [lambda h: "/packages/" in h.path and (h.problem(503, "x.y"), True)[1]] * 2
     with offered.running() as agent:
         if state != "idle":
             agent.turn()

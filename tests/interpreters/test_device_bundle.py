@@ -14,11 +14,13 @@ from shared.bundle import Bundle, Way, written
 from shared.package import PackageReader
 from shared.weights import WeightsReader
 from shared.wire import PackageOffer
+from tests.signing import Repository, Roots
 
 CONFIG = """
 server = "http://127.0.0.1:9"  # discard: nothing listens
 state_dir = "{folder}/state"
 run_dir = "{folder}"
+root = "{folder}/1.root.json"
 [models.{model}]
 initial = "{base}"
 health_command = ["true"]
@@ -42,11 +44,22 @@ def test_what_was_brought_along_is_installed(
         base_digest=held,
         method="lra",
     )
+    name, roots = model or "m", Roots()
+    repository = Repository(name, roots)
+    for number, digest in ((1, held), (2, made)):
+        repository.release(number, digest)
+    repository.offer(sha256, len(data), held, made, "lra")
+    metadata = repository.answer({}) or b""
     bundle = Bundle(
-        model=model or "m", version=2, weights_digest=made, ways=[Way(packages=[offer])]
+        model=name,
+        version=2,
+        weights_digest=made,
+        metadata_bytes=len(metadata),
+        ways=[Way(packages=[offer])],
     )
     stick, config = tmp_path / "stick", tmp_path / "agent.toml"
-    stick.write_bytes(b"".join(written(bundle, lambda _: iter([data]))))
+    stick.write_bytes(b"".join(written(bundle, metadata, lambda _: iter([data]))))
+    (tmp_path / "1.root.json").write_bytes(roots.files[0])
     config.write_text(CONFIG.format(folder=tmp_path, base=base, model=bundle.model))
     words = ["-m", "edge_agent.cli", "apply-bundle", "--json", "--config", config, stick]
     done = subprocess.run(
