@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,13 +76,16 @@ class SmallProxy:
     def _forward(
         self, client: socket.socket, method: str, target: str, headers: list[str], body: bytes
     ) -> None:
+        """Once only; the answer says so, or another request would come while this end closes."""
         parts = urlsplit(target)
+        place = f"{parts.path}?{parts.query}" if parts.query else parts.path
         kept = [h for h in headers if not h.lower().startswith(("proxy-", "connection"))]
-        head = f"{method} {parts.path} HTTP/1.1\r\nConnection: close\r\n{''.join(kept)}\r\n"
+        head = f"{method} {place} HTTP/1.1\r\nConnection: close\r\n{''.join(kept)}\r\n"
         with socket.create_connection((parts.hostname or "", parts.port or 80)) as server:
             server.sendall(head.encode() + body)
-            while piece := server.recv(65536):
-                client.sendall(piece)
+            answer = b"".join(iter(partial(server.recv, 65536), b""))
+        status, rest = answer.split(b"\r\n", 1)
+        client.sendall(b"\r\n".join((status, b"Connection: close", rest)))
         client.shutdown(socket.SHUT_RDWR)
 
 
