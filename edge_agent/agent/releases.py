@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from edge_agent.api import Backoff
-from edge_agent.errors import TrustError
+from edge_agent.errors import ServerAway, TrustError
 from edge_agent.trust.released import Released
 from edge_agent.trust.store import Store, at_least
-from shared.errors import BadMetadata, WeftError
+from shared.errors import BadMetadata, Unreachable, WeftError
 
 if TYPE_CHECKING:
     from edge_agent.agent.model import Device
@@ -91,7 +91,13 @@ class Releases:
         return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
     def _ask(self, held: dict[str, int]) -> Released:
-        return self._verified(self._device.api.metadata(self.model, held))
+        try:
+            answer = self._device.api.metadata(self.model, held)
+        except Unreachable as error:
+            if error.code != "server.bad_answer" or isinstance(error, ServerAway):
+                raise
+            raise BadMetadata("malformed", error.message) from error
+        return self._verified(answer)
 
     def _verified(self, answer: bytes | None, now: float | None = None) -> Released:
         when = self._now() if now is None else now
