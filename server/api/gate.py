@@ -24,7 +24,7 @@ from server.api.limits import Buckets
 from server.errors import BadRequest, ServerError
 from server.settings import Settings
 from shared.errors import WeftError
-from shared.wire import DESIRED_PATH, ENROL_PATH
+from shared.wire import DESIRED_PATH, ENROL_PATH, TOKEN_PATH
 
 #: Bytes of all header names and values, and of the query; parameters of one query.
 MAX_HEAD_BYTES = 32 * 1024
@@ -33,6 +33,9 @@ MAX_PARAMETERS = 50
 
 #: Never limited: whoever watches the server must not be sent away.
 ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})
+
+#: Asked by devices that show no token: whatever stands in its place is made up.
+WITHOUT_TOKEN = frozenset({ENROL_PATH, TOKEN_PATH})
 
 
 class RateLimited(BadRequest):
@@ -86,7 +89,7 @@ class Gate:
     def _wait(self, scope: Scope, path: str, authorization: bytes) -> float:
         at = self._clock()
         if path.startswith("/device/"):
-            if path == ENROL_PATH or not authorization:
+            if path in WITHOUT_TOKEN or not authorization:
                 return self._enrolments.wait(_address(scope), at)
             return self._devices.wait(hash(authorization), at)
         return 0.0 if path in ALWAYS_OPEN else self._others.wait(_address(scope), at)

@@ -38,6 +38,18 @@ def test_enrolments_are_limited_by_address(serve):
     assert code(post("/device/v1/enrol", **request)) == (429, "request.rate_limited")
 
 
+def test_renewals_are_limited_by_address_whatever_token_they_make_up(serve):
+    """They ask for none, so another one each time must not be another asker each time."""
+    post = serve(rate_enrolments=0.01, rate_burst=100).client.post
+    body = {"device_id": "nobody", "counter": 1}
+    first, second = (
+        post("/device/v1/token", json=body, headers={"Authorization": f"Bearer {n}"})
+        for n in range(2)
+    )
+    assert code(first) == (401, "device.unauthorized")
+    assert code(second) == (429, "request.rate_limited")
+
+
 def test_guessing_the_key_is_limited_and_health_never_is(serve):
     get = serve(rate_others=0.01, rate_burst=200, admin_key="a-real-secret").client.get
     found = [get("/api/v1/models", headers={"Authorization": f"Bearer {n}"}) for n in range(3)]
