@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from edge_agent.config import StorageMode
+from shared.metadata import PACKAGES, SNAPSHOT, TARGETS, TIMESTAMP
 from shared.wire import PACKAGES_PATH, DesiredModel, Result
-from tests.edge_agent.plane import Plane, Shelf
+from tests.edge_agent.plane import MODEL, Plane, Shelf
 
 #: Held by the server under this name: a package whose header and offer promise other weights.
 LYING = "lying"
@@ -37,7 +38,8 @@ class Scene:
     `mode` is the storage mode of the recorded update, `mode_before` of those before it.
     `delivered`: the device begins with version 1 beside its state directory.
     `news`: what the server wants once the crash has happened, if that is something else; a version
-    of 0 is nothing. `rejected`: weights that were accepted before are not any more.
+    of 0 is nothing. `rejected`: weights that were accepted before are not any more. `rotates`: all
+    that is signed is so by other keys when the recording begins.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Scene:
     code: str | None = None
     news: Offer | None = None
     rejected: bool = False
+    rotates: bool = False
 
     @property
     def starts(self) -> int | None:
@@ -94,6 +97,7 @@ SCENES = {
         Scene("back to a slot", "ab", Offer(1), 1, (FULL, FIRST)),
         Scene("chain", "ab", CHAIN, 3, (FULL,)),
         Scene("download in two parts", "ab", Offer(2, ("full-2",), 2000), 2, (FULL,)),
+        Scene("other keys", "ab", FIRST, 2, (FULL,), rotates=True),
         Scene("rolled back", "ab", FIRST, 1, (FULL,), **BAD),
         Scene("first rolled back", "ab", FULL, None, **BAD),
         Scene("refused", "ab", Offer(3, (LYING,)), 1, (FULL,), **LIE),
@@ -142,6 +146,14 @@ def lie(shelf: Shelf) -> tuple[str, bytes]:
     lying = true.replace(bytes.fromhex(shelf.digests[2]), bytes.fromhex(shelf.digests[3]))
     assert lying != true
     return hashlib.sha256(lying).hexdigest(), lying
+
+
+def rotate(plane: Plane) -> None:
+    """Have others sign, so that a device has all to replace that it holds of what is signed."""
+    names = f"{len(plane.roots.files)}"
+    for role in (TARGETS, SNAPSHOT, TIMESTAMP):
+        plane.roots.rotate(role, f"{role} {names}")
+    plane.repository(MODEL).publish(TARGETS, PACKAGES)
 
 
 def offer(plane: Plane, shelf: Shelf, what: Offer, assignment: int) -> None:

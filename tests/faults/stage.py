@@ -16,7 +16,7 @@ from edge_agent.report import Outbox
 from tests.edge_agent.plane import MODEL, Bench, Plane, Shelf
 from tests.faults.images import Image, Tree, build
 from tests.faults.recording import Noted, RecordingDisk
-from tests.faults.scenes import Offer, Scene, When, offer
+from tests.faults.scenes import Offer, Scene, When, offer, rotate
 
 #: Starts of the agent after a crash, by which all must be at rest.
 MAX_STARTS = 6
@@ -65,6 +65,8 @@ class Stage:
                 for number, what in enumerate(scene.before, 1):
                     offer(self.plane, self.shelf, what, number)
                     assert self.bench(root, scene, "before").round() == []
+            if scene.rotates:
+                rotate(self.plane)
             before = Tree.load(root)
             self.plane.bodies.clear()
             disk = RecordingDisk(root, lambda: len(self.plane.bodies))
