@@ -26,7 +26,7 @@ def metadata_for(
     at = now().replace(microsecond=0)
     edition = trust.edition(session, model, at, valid)
     listed = edition.packages.signed.targets.values() if edition.packages else ()
-    _require_lasting(edition, at + valid, trust.can_release(session))
+    _require_lasting(session, edition, at + valid, trust.can_release(session))
     edition.sign_packages(map(listing.package_target, packages))
     edition.publish()
     bundle = answers.whole(session, model)
@@ -36,13 +36,13 @@ def metadata_for(
     return bundle
 
 
-def _require_lasting(edition: Edition, end: datetime, can_release: bool) -> None:
+def _require_lasting(session: Session, edition: Edition, end: datetime, can_release: bool) -> None:
     """Raise BadTrust `ends_sooner` where root or targets do not hold until then."""
     if edition.root.expires < end:
         raise BadTrust("ends_sooner", f"the root holds until {edition.root.expires:%Y-%m-%d}")
     targets = edition.targets
     if targets is not None and targets.signed.expires < end and can_release:
-        sign_targets_again(edition)
+        sign_targets_again(session, edition)
         targets = edition.targets
     if targets is not None and targets.signed.expires < end:
         told = f"the list of versions holds until {targets.signed.expires:%Y-%m-%d}"

@@ -149,6 +149,13 @@ def require_released(packages: Iterable[Package]) -> None:
             raise BadVersion("not_released", f"version {version.number} is not released")
 
 
+def withdrawn_paths(session: Session, model: Model) -> set[str]:
+    """The paths of the model's versions that were taken back."""
+    gone = Version.withdrawn_at.is_not(None)
+    query = select(Version.number).where(Version.model_id == model.id, gone)
+    return set(map(version_path, session.scalars(query)))
+
+
 def note_listed(session: Session, model: Model, targets: Metadata[Targets] | None) -> None:
     """Let the rows of the model's versions say what `targets` lists, and history tell of it."""
     paths = targets.signed.targets if targets else {}

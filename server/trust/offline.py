@@ -93,7 +93,7 @@ def put_root(session: Session, root: Root, content: bytes) -> None:
     session.flush()
 
 
-def resign(edition: Edition, targets: bytes | None, can_release: bool) -> bool:
+def resign(session: Session, edition: Edition, targets: bytes | None, can_release: bool) -> bool:
     """Have the model's metadata be signed by the keys of the root in use; False: they were.
 
     Raises BadTrust `targets_missing`.
@@ -103,17 +103,23 @@ def resign(edition: Edition, targets: bytes | None, can_release: bool) -> bool:
     elif not edition.is_sound(TARGETS):
         if not can_release:
             raise BadTrust("targets_missing", f"{edition.model.name}: signed by no key in use")
-        sign_targets_again(edition)
+        sign_targets_again(session, edition)
     elif all(map(edition.is_sound, (PACKAGES, SNAPSHOT, TIMESTAMP))):
         return False
     edition.publish()
     return True
 
 
-def sign_targets_again(edition: Edition) -> None:
-    """List the same versions, signed by the release key of today. Raises BadTrust `key_missing`."""
+def sign_targets_again(session: Session, edition: Edition) -> None:
+    """List the same versions, signed by the release key of today. Raises BadTrust `key_missing`.
+
+    Not those that were withdrawn while that key lay elsewhere, and could not take them off.
+    """
     listed = edition.targets
-    edition.sign_targets(listed.signed.targets.values() if listed else ())
+    gone = listing.withdrawn_paths(session, edition.model)
+    files = listed.signed.targets.values() if listed else ()
+    edition.sign_targets(file for file in files if file.path not in gone)
+    listing.note_listed(session, edition.model, edition.targets)
 
 
 def targets_by_model(session: Session, given: Mapping[str, bytes]) -> dict[int, bytes]:

@@ -76,7 +76,7 @@ def renew_model(trust: Trust, session: Session, model_id: int, at: datetime) -> 
     if not due:
         return False
     if TARGETS in due:
-        sign_targets_again(edition)
+        sign_targets_again(session, edition)
     if PACKAGES in due:
         edition.sign_packages_again()
     if due == {TIMESTAMP}:

@@ -97,7 +97,7 @@ class Trust:
             content_of = given.get(model_id)
             if content_of is not None:
                 self._check_targets(session, edition, content_of)
-            offline.resign(edition, content_of, self.can_release(session))
+            offline.resign(session, edition, content_of, self.can_release(session))
             listing.note_listed(session, edition.model, edition.targets)
 
     # --- versions

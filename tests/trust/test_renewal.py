@@ -16,6 +16,7 @@ from server.db import open_engine, reading
 from server.errors import BadTrust
 from server.tables import Event, now
 from server.trust import edition
+from server.trust.keys import keys_in
 from server.trust.opening import open_trust
 from shared.metadata import PACKAGES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from tests.trust.shop import Shop, TufDevice, rows_of
@@ -143,3 +144,19 @@ def test_history_tells_of_roots(listed: Shop) -> None:
     with reading(listed.engine) as session:
         query = select(Event.data).where(Event.kind == "root.published").order_by(Event.id)
         assert list(session.scalars(query)) == [{"version": 1}, {"version": 2}]
+
+
+def test_what_is_withdrawn_by_half_is_not_signed_anew(listed: Shop, device: Make) -> None:
+    """The release key was away when the version was withdrawn, and came back."""
+    listed.release(2)
+    folder = listed.trust.keyring.folder
+    keys = {file.path: file.path.read_bytes() for file in keys_in(folder) if file.role == TARGETS}
+    listed.take_offline(TARGETS)
+    assert not listed.withdraw(2)
+    for path, content in keys.items():
+        path.write_bytes(content)
+        path.chmod(0o600)
+    listed.reopen()
+    listed.trust.renew(now() + 200 * DAY)
+    assert device().lists(1, 2) == [1]
+    assert rows_of(listed)["versions"][1][1] is None, "the row must say so too"
