@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
 from server.errors import BadKey
+from server.trust import signers
 from server.trust.passphrases import NOBODY, Ask, check_closed, check_passphrase, read_file
 from server.trust.sealed import seal
 from server.trust.written import write_new
@@ -204,6 +205,8 @@ def _far_signer(path: Path, content: bytes, ask: Ask) -> Signer:
     uri, key = _reference(path, content)
     _check_name(path, key)
     try:
+        if uri.startswith(signers.AWS):
+            signers.import_aws()
         return Signer.from_priv_key_uri(uri, key, lambda what: ask(f"{what} of {uri}").decode())
     except BadKey:
         raise

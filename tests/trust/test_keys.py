@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, _aws_signer
 
 from server.errors import BadKey
 from server.trust import keys, passphrases, sealed
@@ -168,6 +168,18 @@ def test_a_service_that_cannot_be_reached_is_told(tmp_path: Path, scheme: str) -
         keys.load_signer(path, answer)
     with refused("malformed"):
         keys.write_reference(tmp_path, "root", "no uri", keys.make_signer().public_key)
+
+
+def test_the_kms_whose_library_is_imported_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("boto3")
+    at_start = "imported without boto3"
+    monkeypatch.setattr(_aws_signer, "AWS_IMPORT_ERROR", at_start)
+    path = keys.write_reference(tmp_path, "root", "awskms:one", keys.make_signer().public_key)
+    with refused("no_signer") as caught:
+        keys.load_signer(path, answer)
+    assert at_start not in str(caught.value)  # but that nothing answers there
 
 
 def test_the_passphrase_of_the_environment(tmp_path: Path) -> None:
