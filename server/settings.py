@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     )
     keys_dir: Path | None = Field(
         None,
-        description="Where the keys that sign metadata lie; empty: `keys` in the data folder, where "
-        "the first start makes them.",
+        description="Where the keys that sign metadata lie; empty: `keys` in the data folder, "
+        "where the first start makes them.",
     )
     auto_release: bool = Field(
         True,
