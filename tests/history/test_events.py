@@ -21,7 +21,8 @@ def test_the_whole_story_in_order(fleet):
     fleet.report(device, fleet.offer(device)["assignment"], fleet.digests[1], seconds=2.0)
     events = fleet.call("GET", "/api/v1/events?order=oldest")["items"]
     kinds = [e["kind"] for e in events]
-    assert kinds[:5] == [
+    assert kinds[:6] == [
+        "root.published",
         "model.created",
         "version.uploaded",
         "version.uploaded",
@@ -34,7 +35,8 @@ def test_the_whole_story_in_order(fleet):
     assert committed["rollout_id"] == rollout["id"]
     assert None not in (committed["package_id"], committed["version_id"], committed["model_id"])
     assert (committed["model"], committed["version"]) == ("m", 2)
-    assert [(e["model"], e["version"]) for e in events[:4]] == [
+    assert [(e["model"], e["version"]) for e in events[:5]] == [
+        (None, None),
         ("m", None),
         ("m", 1),
         ("m", 2),
@@ -58,8 +60,10 @@ def test_filters_and_pages(fleet):
     assert len(get("GET", "/api/v1/events?model=m")["items"]) == 3
     first = get("GET", "/api/v1/events?limit=2&order=oldest")
     second = get("GET", f"/api/v1/events?limit=2&order=oldest&cursor={first['next']}")
-    assert [e["id"] for e in first["items"] + second["items"]] == [1, 2, 3, 4]
-    assert second["next"] is None
+    third = get("GET", f"/api/v1/events?limit=2&order=oldest&cursor={second['next']}")
+    pages = [first["items"], second["items"], third["items"]]
+    assert [[e["id"] for e in page] for page in pages] == [[1, 2], [3, 4], [5]]
+    assert third["next"] is None
 
 
 def test_an_rsql_filter_goes_with_the_other_parameters(fleet):
@@ -72,12 +76,12 @@ def test_an_rsql_filter_goes_with_the_other_parameters(fleet):
 
 
 def test_since_and_until_bound_the_time(fleet):
-    first, second, _ = fleet.call("GET", "/api/v1/events?order=oldest")["items"]
+    first, second, *_ = fleet.call("GET", "/api/v1/events?order=oldest")["items"]
     at = quote(second["at"])
     before = fleet.call("GET", f"/api/v1/events?until={at}")["items"]
     assert [e["id"] for e in before] == [first["id"]]
     since = fleet.call("GET", f"/api/v1/events?order=oldest&since={at}")["items"]
-    assert [e["id"] for e in since] == [2, 3]
+    assert [e["id"] for e in since] == [2, 3, 4]
 
 
 def test_a_device_and_a_model_have_their_own_history(fleet):
