@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def test_a_running_server_is_backed_up_and_restored_elsewhere(
     done = weft("restore", tmp_path / "backup", "--data-dir", elsewhere, "--json")
     assert (done.status, done.json["rows"]) == (0, taken.json["rows"])
     fleet.server.stop()
+    shutil.copytree(fleet.server.settings.keys_folder, elsewhere / "keys")  # no backup holds them
     second = serve(data_dir=elsewhere)
     versions = second.client.get("/api/v1/models/m/versions").json()["items"]
     assert {version["weights_digest"] for version in versions} == set(fleet.digests)
