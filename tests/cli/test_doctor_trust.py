@@ -15,6 +15,7 @@ __all__ = ["embedded", "passphrases", "site"]
 
 pytestmark = pytest.mark.sqlite("the rows are changed in the file")
 
+
 def examine(site: Site, monkeypatch: Any) -> dict[str, Any]:
     """The checks by name, of the server as it runs."""
     monkeypatch.setenv("WEFT_PORT", site.running.url.rpartition(":")[2])
