@@ -55,6 +55,15 @@ def in_use(session: Session, model_id: int) -> Rows:
     return {row.role: row for row in found}
 
 
+def _last_signed(session: Session) -> Metadata[Targets] | None:
+    """The list of versions that was signed last, of whichever model."""
+    lists = select(TrustMetadata).where(TrustMetadata.role == TARGETS)
+    in_use = lists.where(TrustMetadata.due_at.is_not(None))
+    order = (TrustMetadata.version.desc(), TrustMetadata.model_id.desc())
+    row = session.scalars(in_use.order_by(*order).limit(1)).first()
+    return documents.read(row.content, Targets) if row else None
+
+
 class Edition:
     """The metadata of a model: those in use, and what becomes of them until `publish`."""
 
@@ -156,11 +165,15 @@ class Edition:
         return targets.signed.get_delegated_role(PACKAGES)
 
     def _delegations(self) -> Delegations:
-        """As they are, unless this server cannot sign by them."""
-        targets = self.targets
-        known = targets.signed.delegations if targets else None
-        if known is not None and self._keyring.holds(self._packages_role()):
-            return known
+        """As they are, else as those of another model, if this server can sign by them.
+
+        Keys that lie in the folder are the last resort: one that was revoked may be among them.
+        """
+        for targets in (self.targets, _last_signed(self._session)):
+            known = targets.signed.delegations if targets else None
+            role = targets.signed.get_delegated_role(PACKAGES) if targets and known else None
+            if known is not None and role is not None and self._keyring.holds(role):
+                return known
         return documents.delegate_packages(self._keyring.own(PACKAGES))
 
     def _put(self, role: str, version: int, content: bytes, end: datetime) -> None:

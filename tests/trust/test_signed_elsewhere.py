@@ -16,7 +16,7 @@ from server.db import reading
 from server.errors import BadTrust
 from server.tables import now
 from server.trust.documents import KeyRole, delegate_packages, read, sign
-from server.trust.keys import make_signer, write_private
+from server.trust.keys import keys_in, make_signer, write_private
 from shared.metadata import MODEL_FIELD, PACKAGES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from tests.trust.shop import Shop, TufDevice, find_model, find_version, rows_of, sha
 
@@ -309,6 +309,22 @@ def test_other_keys_of_packages_come_by_a_new_list(office: Office, device: Make)
     office.send(draft)
     assert camera.lists(1, package) == device("new").lists(1, package) == [1, package]
     assert new.public_key.keyid.encode() in camera.held[PACKAGES]
+
+
+def test_a_new_model_hands_packages_to_the_keys_of_the_others(office: Office) -> None:
+    """Not to all that lie in the folder: one of them may be there still, and be revoked."""
+    office.shop.register("n", versions=1)
+    revoked = [f for f in keys_in(office.shop.trust.keyring.folder) if f.role == PACKAGES]
+    new = make_signer()
+    write_private(office.shop.trust.keyring.folder, PACKAGES, new)
+    targets = office.draft(1)
+    targets.delegations = delegate_packages(KeyRole([new.public_key]))
+    office.send(targets)
+    with reading(office.shop.engine) as session:
+        version = find_version(session, 1, "n")
+        draft = office.shop.trust.draft_targets(session, version.model, [version])
+    role = read(draft, Targets).signed.get_delegated_role(PACKAGES)
+    assert role.keyids == [new.public_key.keyid], f"revoked: {revoked[0].keyid}"
 
 
 def test_devices_come_back_from_versions_that_a_thief_ran_ahead_with(
