@@ -78,7 +78,7 @@ class Outbox:
         for report in reports:
             if not any(_same_update(report, other) for other in _latest(report, waiting)):
                 counter += 1
-                pending.append(report.model_copy(update={"counter": counter}).model_dump_json())
+                pending.append(_numbered(report, counter))
         if counter > self._state.counter or told:
             self._persist(counter, pending[-MAX_PENDING:], told)
 
@@ -93,10 +93,7 @@ class Outbox:
         if waiting and waiting[0].counter > counter:
             return
         last = max(counter, self._state.counter)
-        renumbered = [
-            report.model_copy(update={"counter": last + place}).model_dump_json()
-            for place, report in enumerate(waiting, 1)
-        ]
+        renumbered = [_numbered(report, last + place) for place, report in enumerate(waiting, 1)]
         self._persist(last + len(waiting), renumbered)
 
     def send(self, send: Callable[[bytes], None]) -> bool:
@@ -120,6 +117,11 @@ class Outbox:
         state = _Persisted(counter=counter, pending=pending, told=told or self._state.told)
         files.write(self._path, state.model_dump_json().encode(), files.PRIVATE)
         self._state = state
+
+
+def _numbered(report: Report, counter: int) -> str:
+    """As it is sent: what goes without saying is left out, for each byte counts on some links."""
+    return report.model_copy(update={"counter": counter}).model_dump_json(exclude_defaults=True)
 
 
 def _latest(report: Report, waiting: list[Report]) -> Iterator[Report]:

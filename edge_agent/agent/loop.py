@@ -263,7 +263,7 @@ def running(
         heavy.begin()
         clock = Clock(wait)
         link = Link(config, clock.wait, clock=clock.now)
-        api = DeviceApi(config, f"weft-agent/{__version__}", link.count, beat)
+        api = DeviceApi(config, f"weft/{__version__}", link.count, beat)
         stack.callback(api.close)
         outbox = Outbox(config.state_dir / "reports.json")
         yield Agent(config, Device(config, api, outbox, clock, link, heavy, beat, pin))

@@ -219,7 +219,6 @@ class Installation:
             tensor_digests=journal.tensor_digests,
             seconds=round(self._seconds(), 3),
             health=journal.health,
-            capabilities=self.device.capabilities(),
         )
         self.device.outbox.add(report)
         self.ended[report.state] += 1

@@ -13,6 +13,7 @@ from typing import Any
 from edge_agent import files
 from edge_agent.journal import load_journal
 from edge_agent.report import Outbox
+from shared.wire import Report
 from tests.edge_agent.plane import MODEL, Bench, Plane, Shelf
 from tests.faults.images import Image, Tree, build
 from tests.faults.recording import Noted, RecordingDisk
@@ -131,7 +132,7 @@ class Stage:
         scene = played.scene
         self.check_use(scene, root, {scene.starts, scene.ends})
         is_new = self.bench(root, scene).in_use() == self.shelf.digests[scene.offer.version]
-        about = [json.loads(body) for body in self.plane.bodies]
+        about = [told_of(body) for body in self.plane.bodies]
         results = {report["result"] for report in about if report["assignment"] == ASSIGNMENT}
         if results != {"committed" if is_new else "failed_rolled_back"}:
             raise Broken(f"reported: {results}, in use: {'new' if is_new else 'old'}")
@@ -139,7 +140,7 @@ class Stage:
 
     def _check_news(self, played: Played, root: Path, news: Offer) -> None:
         """What was under way is finished or forgotten, as far as it had come; then the news is."""
-        scene, told = played.scene, [json.loads(body) for body in self.plane.bodies]
+        scene, told = played.scene, [told_of(body) for body in self.plane.bodies]
         versions = {news.version} if news.version and scene.result == "committed" else None
         self.check_use(scene, root, versions or {scene.starts, scene.ends})
         results = {number: set() for number in (ASSIGNMENT, NEWS, None)}
@@ -164,7 +165,7 @@ class Stage:
     def check_reports(self, played: Played, heard: Sequence[bytes]) -> None:
         """The server has heard, once or more, of this one result, and of nothing else."""
         scene = played.scene
-        told = [json.loads(body) for body in heard]
+        told = [told_of(body) for body in heard]
         about = [report for report in told if report["assignment"] == ASSIGNMENT]
         results = {report["result"] for report in about}
         codes = {(report["error"] or {}).get("code") for report in about}
@@ -200,6 +201,11 @@ def _check_names(root: Path, played: Played) -> None:
     """There are no other files than at the end of what was recorded."""
     if left := Tree.load(root).image().keys() - played.after.keys():
         raise Broken(f"files: {sorted(map(str, left))}")
+
+
+def told_of(body: bytes) -> dict[str, Any]:
+    """What a report says, with what goes without saying."""
+    return Report.model_validate_json(body).model_dump()
 
 
 def check_counters(heard: Sequence[bytes]) -> None:

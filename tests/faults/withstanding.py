@@ -22,6 +22,7 @@ from tests.faults.stage import (
     Stage,
     check_counters,
     check_equal,
+    told_of,
     using,
 )
 
@@ -138,7 +139,7 @@ class Trial:
 
     def _check_reports(self) -> None:
         """The last result is the right one; before it, the update was at most put off."""
-        told = [json.loads(body) for body in self.stage.plane.bodies]
+        told = [told_of(body) for body in self.stage.plane.bodies]
         about = [report for report in told if report["assignment"] == ASSIGNMENT]
         if not about:
             raise Broken("nothing was reported")
