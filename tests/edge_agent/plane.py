@@ -137,6 +137,11 @@ class Plane:
 
     def add_packages(self, shelf: Shelf) -> None:
         self.files |= {b.sha256: b.path.read_bytes() for b in shelf.packages.values()}
+        if self.signs:
+            self.sign(shelf)
+
+    def sign(self, shelf: Shelf) -> None:
+        """Release all versions, and list all packages."""
         repository = self.repository(MODEL)
         for number, digest in shelf.digests.items():
             repository.release(number, digest)
