@@ -25,7 +25,7 @@ from server.devices.presence import Presence
 from server.devices.reports import take_report
 from server.devices.signatures import SignatureDep
 from server.errors import BadDevice
-from server.tables import DeviceModel, Model, Package
+from server.tables import DeviceModel, Model, Package, Version
 from shared import wire
 
 router = APIRouter(tags=["device plane"])
@@ -137,10 +137,12 @@ def _package_of(session: Session, device_id: str, sha256: str) -> Package:
     query = (
         select(Package)
         .join(Model, Package.model_id == Model.id)
+        .join(Version, Package.target_version_id == Version.id)
         .join(DeviceModel, DeviceModel.model_name == Model.name)
         .where(
             Package.sha256 == sha256,
             Package.state == "published",
+            Version.withdrawn_at.is_(None),  # a device may have been told of it before
             DeviceModel.device_id == device_id,
         )
     )

@@ -142,6 +142,18 @@ def test_packages_are_for_devices_of_the_model(fleet):
     assert get(f"/device/v1/packages/{sha}").status_code == 401
 
 
+def test_packages_to_what_was_withdrawn_are_sent_no_more(fleet):
+    """Also to a device that was told of them, and is in the middle of one."""
+    fleet.release(1, 2)
+    sha = fleet.publish(1, 2, b"0123456789")
+    device = fleet.enrol(fleet.digests[0])
+    request = {"url": f"/device/v1/packages/{sha}", "headers": device["headers"]}
+    assert fleet.server.client.get(**request).status_code == 200
+    fleet.call("POST", "/api/v1/models/m/versions/2/withdraw")
+    refused = fleet.server.client.get(**request)
+    assert (refused.status_code, refused.json()["code"]) == (404, "device.package_not_found")
+
+
 def test_a_report_becomes_what_is_known(fleet):
     fleet.publish(1, 2, b"the package")
     device = fleet.enrol(fleet.digests[0])
