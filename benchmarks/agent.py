@@ -16,10 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plane import TOKEN, Plane, serving
+from benchmarks.plane import MODEL, Plane, serving
 from shared.wire import PACKAGES_PATH, DesiredModel
 
-MODEL = "resnet18"
 KIB = 1024
 #: What the start is held against, as `python -c`.
 BARE = {"python": "pass", "libraries": "import httpcore, pydantic"}
@@ -41,7 +40,7 @@ def agent(plane: Plane, state: Path, python: str, **settings: str) -> Iterator[i
     environment = {
         **os.environ,
         "WEFT_AGENT_SERVER": plane.url,
-        "WEFT_AGENT_ENROLMENT_TOKEN": TOKEN,
+        "WEFT_AGENT_ENROLMENT_TOKEN": plane.token,
         "WEFT_AGENT_STATE_DIR": str(state),
         "WEFT_AGENT_MODELS": json.dumps({MODEL: {}}),
         "WEFT_AGENT_LOG_LEVEL": "warning",
@@ -66,9 +65,8 @@ def start(state: Path, python: str) -> dict[str, float]:
     alone = subprocess.run([python, "-c", _ALONE], check=True, capture_output=True, text=True)
     found["alone_bytes"] = _figure(alone.stdout, "Rss")
     with serving(interval=60) as plane:
-        identity = {"server": plane.url, "device_id": "device", "token": TOKEN}
-        state.mkdir(exist_ok=True)
-        (state / "identity.json").write_text(json.dumps(identity))
+        with agent(plane, state, python):
+            plane.polls.get(timeout=60)
         begin = time.perf_counter()
         with agent(plane, state, python):
             found["first_poll"] = plane.polls.get(timeout=60) - begin

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
+from urllib.parse import parse_qsl
 
 from shared import wire
+from tests.signing import Repository, Roots
 
+#: The one model of the device.
+MODEL = "resnet18"
 TOKEN = "0123456789abcdef"
 
 
@@ -26,11 +30,22 @@ class Plane:
         self.reports: queue.SimpleQueue[wire.Report] = queue.SimpleQueue()
         self._generation, self._desired = 1, wire.Desired()
         self._packages: dict[str, Path] = {}
+        self.roots = Roots()
+        self._repository = Repository(MODEL, self.roots)
+
+    @property
+    def token(self) -> str:
+        """What a device enrols with."""
+        return self.roots.token(TOKEN)
 
     def want(self, model: wire.DesiredModel, package: Path) -> None:
-        """Offer this from now on."""
-        assert model.package is not None
-        self._packages[model.package.sha256] = package
+        """Release and offer this from now on."""
+        offer = model.package
+        assert offer is not None
+        self._repository.release(model.version, model.weights_digest)
+        told = (offer.sha256, offer.size, offer.base_digest, model.weights_digest, offer.method)
+        self._repository.offer(*told)
+        self._packages[offer.sha256] = package
         self._desired = wire.Desired(models=[model])
         self._generation += 1
 
@@ -38,6 +53,10 @@ class Plane:
         """The answer to a poll, and its ETag."""
         self.polls.put(time.perf_counter())
         return f'"{self._generation}"', self._desired.model_dump_json().encode()
+
+    def metadata(self, query: str) -> bytes | None:
+        """What a device lacks that holds these versions."""
+        return self._repository.answer({role: int(held) for role, held in parse_qsl(query)})
 
     def package(self, sha256: str) -> bytes:
         """Its bytes."""
@@ -55,7 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def do_GET(self) -> None:
-        if self.path != wire.DESIRED_PATH:
+        path, _, query = self.path.partition("?")
+        if path.startswith(wire.METADATA_PATH):
+            answer = self.plane.metadata(query)
+            self._answer(200 if answer else 204, answer)
+            return
+        if path != wire.DESIRED_PATH:
             self._answer(200, self.plane.package(self.path.rpartition("/")[2]))
             return
         etag, body = self.plane.desired()
@@ -68,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == wire.ENROL_PATH:
-            given = wire.Enrolled(device_id="device", token=TOKEN)
+            roots = [root.decode() for root in self.plane.roots.files]
+            given = wire.Enrolled(device_id="device", token=TOKEN, roots=roots)
             self._answer(201, given.model_dump_json().encode())
         else:
             self.plane.reports.put(wire.Report.model_validate_json(body))
