@@ -7,13 +7,15 @@
 4. A key that a device had before, or one that was decommissioned, is worth nothing.
 5. A token that an operator made for one device gives that device the new key.
 6. Else it is a new device: accepted at once where the token says so, or where it is expected.
+7. What it says of itself counts until its first report. An enrolment has no counter: somebody might
+   play an old one again. So a device that has reported is asked to do so once more.
 """
 
 from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from server.auth import new_token, token_hash
@@ -30,7 +32,7 @@ from server.history.runs import note
 from server.rollouts.deploy import join_newest
 from server.rollouts.draw import lot_of
 from server.settings import Settings
-from server.tables import Device, DeviceModel, DeviceTag, RetiredKey, now
+from server.tables import NOT_TOLD, Device, DeviceModel, DeviceTag, RetiredKey, now
 from shared.wire import Enrolled, Enrolment
 
 
@@ -56,14 +58,17 @@ def enrol(
         device = _give_key(session, grant, enrolment.key)
     else:
         device = _add(session, grant, enrolment)  # 6
-    device.capabilities = enrolment.capabilities.model_dump()
-    device.attributes = enrolment.attributes
     device.enrolment_token_id = grant.token_id
     device.renewal_counter = 0  # the device counts the renewals of one identity
     token = Issuer(settings).issue(device)
     device.last_seen_at = device.token_issued_at
     session.flush()
-    _hold(session, device, enrolment)
+    if device.report_counter:  # 7
+        _ask(session, device)
+    else:
+        device.capabilities = enrolment.capabilities.model_dump()
+        device.attributes = enrolment.attributes
+        _hold(session, device, enrolment)
     settle(session, [device.id])
     return Enrolled(
         device_id=device.id,
@@ -136,6 +141,13 @@ def _add(session: Session, grant: Grant, enrolment: Enrolment) -> Device:
     }
     record(session, "device.enrolled", told, device_id=device_id)
     return device
+
+
+def _ask(session: Session, device: Device) -> None:
+    """Have the device report what it is and holds."""
+    mine = update(DeviceModel).where(DeviceModel.device_id == device.id)
+    session.execute(mine.values(state=NOT_TOLD))
+    device.generation += 1
 
 
 def _hold(session: Session, device: Device, enrolment: Enrolment) -> None:

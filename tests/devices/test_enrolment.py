@@ -150,10 +150,31 @@ def test_the_same_key_is_the_same_device_with_another_token(fleet: Fleet) -> Non
     assert again["device_id"] == first["device_id"]
     assert again["counter"] == 1
     assert fleet.poll(first).status_code == 401
-    (shown,) = devices(fleet)
-    assert shown["models"][0]["weights_digest"] == fleet.digests[1]
     assert "device.reenrolled" in kinds(fleet)
     assert fleet.report(again, None, fleet.digests[1]).status_code == 200
+    (shown,) = devices(fleet)
+    assert shown["models"][0]["weights_digest"] == fleet.digests[1]
+
+
+def test_an_enrolment_that_is_played_again_changes_nothing_of_what_was_reported(
+    fleet: Fleet,
+) -> None:
+    """It has no counter. So the device is asked, and only what it reports counts."""
+    key, (old, new) = DeviceKey(), fleet.digests
+    told = {"key": key, "attributes": {"line": "3"}}
+    device = fleet.enrol(old, **told)
+    fleet.report(device, None, new, attributes={"line": "4"})
+    heard = fleet.poll(device).headers["etag"]
+    again = fleet.enrol(old, **told)
+    (shown,) = devices(fleet)
+    assert shown["models"][0]["weights_digest"] == new
+    assert shown["attributes"] == {"line": "4"}
+    runs = fleet.call("GET", "/api/v1/lineage?model=m&version=2")["items"]
+    assert [run["weights_digest"] for run in runs if run["until"] is None] == [new]
+    asked = fleet.poll(again, heard)
+    assert (asked.status_code, asked.json()["report"]) == (200, True)
+    fleet.report(again, None, new, state="idle")
+    assert "report" not in fleet.poll(again).json()
 
 
 def test_a_device_that_waits_is_offered_nothing_until_it_is_accepted(fleet: Fleet) -> None:
