@@ -7,7 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo demo-fleet test test-attacks test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -68,6 +68,10 @@ bench-methods: install
 # About 7 minutes; on a machine that does nothing else. ARGS=--resume goes on after an interruption.
 bench-load: install
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+# Bytes of polls, enrolment and updates; half a minute, and the same on any machine.
+bench-wire: install
+	$(BIN)/python -m benchmarks.wire
 
 # About 9 minutes; ARGS="--updates 2 --kills 20" for a sample, which is only printed.
 soak-edge: install

@@ -79,7 +79,7 @@ class Connection:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._server, self._timeout = config.server, config.timeout_seconds
-        self._headers = {"User-Agent": agent, "Accept-Encoding": "identity"}
+        self._headers = {"User-Agent": agent}
         self._limits = _Limits(count, beat)
         network = _Counting(self._limits, config.server_pins)
         self._pool = _pool(config, proxy_for(config), network)

@@ -72,12 +72,9 @@ def blob_response(
     `filename`: how a browser names it; None for a device, to which each byte of a header counts.
     """
     size, etag = blobs.size(sha256), f'"{sha256}"'
-    headers = {
-        "ETag": etag,
-        "Accept-Ranges": "bytes",
-        "Cache-Control": _KEPT if filename else _NOT_KEPT,
-    }
+    headers = {"ETag": etag, "Cache-Control": _KEPT if filename else _NOT_KEPT}
     if filename:
+        headers["Accept-Ranges"] = "bytes"
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     if is_known(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
