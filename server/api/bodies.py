@@ -82,12 +82,22 @@ def check_json(body: bytes) -> None:
     """Raise BadRequest `invalid` where JSON text holds what no JSON text should."""
     if b"\0" in body or b"\\u0000" in body:
         raise BadRequest("invalid", "body: NUL characters are not taken")
+    if not body.isascii():
+        _require_utf8(body)
     if b"\\u" in body and HALF_PAIR.search(body):
         raise BadRequest("invalid", "body: half of a surrogate pair is no character")
     if NO_NUMBER.search(body) and NO_NUMBER.search(STRINGS.sub(b"", body)):
         raise BadRequest("invalid", "body: NaN and Infinity are no JSON numbers")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(body):
         raise BadRequest("invalid", f"body: nested more than {MAX_DEPTH} deep")
+
+
+def _require_utf8(body: bytes) -> None:
+    """Python's JSON reader takes other encodings too, and halves of pairs as they are."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("invalid", "body: not UTF-8") from None
 
 
 def _is_deep(body: bytes) -> bool:

@@ -28,6 +28,7 @@ def nested(depth: int) -> bytes:
         (b'{"name": "a\0b"}', "NUL"),
         (rb'{"name": "\ud800"}', "surrogate"),
         (rb'{"name": "\uDFFF\ud800"}', "surrogate"),
+        (b'{"name": "\xed\xa0\x80"}', "UTF-8"),
         (b'{"rate": NaN}', "NaN"),
         (b'[1, -Infinity, "x"]', "NaN"),
         (nested(MAX_DEPTH + 2), "deep"),
