@@ -7,7 +7,7 @@ WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
 
-.PHONY: install demo demo-fleet test test-attacks test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-load bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -35,6 +35,11 @@ test-attacks: install
 # a sample. It says how many points were tried. About 6 minutes.
 test-faults: install
 	WEFT_FAULTS=full $(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/faults
+
+# The agent's trust code by the conformance suite of the TUF project: `make test-conformance
+# SUITE=FOLDER`, with a copy of theupdateframework/tuf-conformance in the folder. About 15 minutes.
+test-conformance: install
+	$(BIN)/python tests/conformance/run.py $(SUITE)
 
 # Those tests that use a database, on a private PostgreSQL: it is started for them, and ended.
 # `make test-postgres TESTS=tests/rollouts` runs those of a room.

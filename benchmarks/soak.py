@@ -101,7 +101,7 @@ def soak(folder: Path, mode: str, updates: int, kills: int, seed: int) -> Run:
         parts = urlsplit(str(server.http.base_url))
         address = (str(parts.hostname), int(parts.port or 80))
         with line(address, RATE, CUT, random.Random(seed + 1)) as slow:
-            agent = Agent(folder, mode, slow.url)
+            agent = Agent(folder, mode, slow.url, server.token)
             _enrol(agent)
             before, began = slow.down, time.monotonic()
             left = 0

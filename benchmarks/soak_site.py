@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_agent.journal import load_journal
 from shared.weights import WeightsReader, write_weights
+from shared.wire import pinned
 
 MODEL, TOKEN = "field", "a-token-for-the-soak"
 #: A network of 2.3 million weights, of which 200,000 move a little with each version.
@@ -39,6 +40,11 @@ class Server:
         self.http = httpx.Client(base_url=url, timeout=60)
         self.digests: dict[int, str] = {}
         self.sizes: dict[int, int] = {}
+
+    @property
+    def token(self) -> str:
+        """What agents enrol with."""
+        return pinned(TOKEN, self.ask("GET", "/api/v1/trust")["root_sha256"])
 
     def publish(self, folder: Path, versions: int) -> None:
         """Upload versions, the first as `1.safetensors` in the folder, and build the packages."""
@@ -115,14 +121,14 @@ def serving(folder: Path) -> Iterator[Server]:
 class Agent:
     """One agent after the other on the same state directory."""
 
-    def __init__(self, folder: Path, mode: str, url: str) -> None:
+    def __init__(self, folder: Path, mode: str, url: str, token: str) -> None:
         self.state, self._log = folder / mode, folder / f"{mode}.log"
         model = {"initial": str(folder / "1.safetensors"), **MODES[mode]}
         self._environment = _environment(
             {
                 "WEFT_AGENT_SERVER": url,
                 "WEFT_AGENT_NAME": mode,
-                "WEFT_AGENT_ENROLMENT_TOKEN": TOKEN,
+                "WEFT_AGENT_ENROLMENT_TOKEN": token,
                 "WEFT_AGENT_STATE_DIR": str(self.state),
                 "WEFT_AGENT_MODELS": json.dumps({MODEL: model}),
                 "WEFT_AGENT_POLL_SECONDS": "2",
