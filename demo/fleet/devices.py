@@ -27,6 +27,7 @@ from edge_agent.inventory import capabilities
 from edge_agent.journal import Target
 from edge_agent.keys import DeviceKey
 from edge_agent.trust import released
+from edge_agent.trust.root import accepted
 from edge_agent.trust.store import Store
 from edge_agent.trust.verify import verify
 from shared import wire
@@ -76,6 +77,7 @@ class Device:
     def enrol(self, token: str) -> None:
         """Become known to the server, by a token that somebody has brought here."""
         self.key.make()
+        self.store.root.prepare()
         self.store.prepare()
         secret, self.pin = wire.split_pinned(token)
         enrolment = wire.Enrolment(
@@ -89,6 +91,8 @@ class Device:
         body = enrolment.model_dump_json().encode()
         given = self._send(wire.ENROL_PATH, body, self.key.sign("enrol", "", body))
         enrolled = wire.Enrolled.model_validate_json(given)
+        roots = [root.encode() for root in enrolled.roots]
+        self.store.root.begin(accepted(self.store.root, roots, self.pin))
         self.device_id, self.token = enrolled.device_id, enrolled.token
 
     def poll(self) -> float:
