@@ -25,7 +25,8 @@ RUN /venv/bin/pip install ${PIP_ARGS} .
 
 FROM python:${PYTHON} AS run
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-RUN useradd --uid 10001 --create-home weft && install -d -o weft -m 0700 /data
+RUN useradd --uid 10001 --create-home weft && install -d -o weft -m 0700 /data \
+    && install -d -o weft -m 0755 /root-of-trust
 WORKDIR /data
 VOLUME /data
 

@@ -34,7 +34,7 @@ def test_the_schema_of_the_specification_holds(checkout: Path) -> None:
 
 
 def test_the_services_are_all_there(compose: Any) -> None:
-    assert set(compose["services"]) == {"postgres", "s3", *WEFT, *AGENTS}
+    assert set(compose["services"]) == {"postgres", "s3", *WEFT, "root", *AGENTS}
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -54,7 +54,8 @@ def test_images_are_pinned(compose: Any, stages: dict[str, Stage]) -> None:
 def test_what_is_built_is_a_stage(compose: Any, stages: dict[str, Stage]) -> None:
     built = {n: s["build"]["target"] for n, s in compose["services"].items() if "build" in s}
     assert built == {
-        "server": "server", "worker": "server", "agent-1": "agent", "agent-2": "agent",
+        "server": "server", "worker": "server", "root": "server",
+        "agent-1": "agent", "agent-2": "agent",
     }  # fmt: skip
     assert set(built.values()) <= set(stages)
 
@@ -64,6 +65,10 @@ def test_services_wait_for_what_can_become_healthy(compose: Any, stages: Any) ->
     for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
             assert other in services, name
+            if other == "root":  # which ends
+                assert how == {"condition": "service_completed_successfully"}
+                assert "restart" not in services[other]
+                continue
             assert how == {"condition": "service_healthy"}
             checked = services[other].get("healthcheck", {})
             built = services[other].get("build", {}).get("target")
@@ -72,9 +77,25 @@ def test_services_wait_for_what_can_become_healthy(compose: Any, stages: Any) ->
 
 def test_volumes_are_declared_and_nobody_shares_a_state(compose: Any) -> None:
     mounts = [m for s in compose["services"].values() for m in s.get("volumes", [])]
-    named = [mount.split(":")[0] for mount in mounts if not mount.startswith((".", "/"))]
-    assert sorted(named) == sorted(compose["volumes"])
+    named = [mount.split(":") for mount in mounts if not mount.startswith((".", "/"))]
+    written = [name for name, _, *options in named if "ro" not in options]
+    assert sorted(written) == sorted(compose["volumes"])
+    assert {name for name, *_ in named} == set(written)
     assert all(mount.endswith(":ro") for mount in mounts if mount.startswith((".", "/")))
+
+
+def test_agents_get_the_public_root_and_no_key(compose: Any, stages: dict[str, Stage]) -> None:
+    services = compose["services"]
+    words, mounts = services["root"]["command"], services["root"]["volumes"]
+    assert words == ["cp", "/data/keys/1.root.json", "/root-of-trust/"]
+    assert mounts == ["server:/data:ro", "root-of-trust:/root-of-trust"]
+    assert services["root"]["network_mode"] == "none"
+    for name in AGENTS:
+        mounted = [mount.split(":") for mount in services[name]["volumes"]]
+        assert mounted == [[name, "/data"], ["root-of-trust", "/root-of-trust", "ro"]]
+        assert _environment(compose, stages, name)["WEFT_AGENT_ROOT"].startswith("/root-of-trust/")
+    made = [text for instruction, text in stages["server"].lines if instruction == "RUN"]
+    assert any("-o weft -m 0755 /root-of-trust" in text for text in made), "else root's own"
 
 
 def test_ports_are_open_to_this_machine_only(compose: Any) -> None:
