@@ -106,7 +106,7 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
         if isinstance(planned.plan, Build):
             wanted.append(planned.plan.wanted)
         offers += [offer.package_id for offer in path]
-        models.append(_describe(row, path))
+        models.append(_describe(row, path, is_unknown=planned.unknown is not None))
     held_as_such = HELD.get(device.standing)
     must_tell = held_as_such is None and _has_not_told(session, device_id)
     desired = Desired(models=models, report=must_tell, held=held_as_such)
@@ -191,8 +191,9 @@ def _tell_anew(device: Device, assignment: Assignment) -> None:
 
 
 def _describe(
-    row: Row[Assignment, Rollout, Version, Model, DeviceModel], path: Path
+    row: Row[Assignment, Rollout, Version, Model, DeviceModel], path: Path, *, is_unknown: bool
 ) -> DesiredModel:
+    """`is_unknown`: the weights in use are no version that the server knows."""
     assignment, rollout, version, model, _ = row
     offers = [offered(offer) for offer in path]
     return DesiredModel(
@@ -204,6 +205,6 @@ def _describe(
         package=offers[0] if len(offers) == 1 else None,
         chain=offers if len(offers) > 1 else None,
         held=assignment.held,
-        # Also where the server does not know the weights in use: the device may know their number.
-        rollback=rollout.rollback,
+        # The device may know the number of weights that a restored server does not know any more.
+        rollback=rollout.rollback or is_unknown,
     )
