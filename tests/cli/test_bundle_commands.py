@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def test_it_tells_the_ways(ask: Any, model: str, tmp_path: Path) -> None:
 def test_without_a_base_it_is_for_any_device(ask: Any, model: str, tmp_path: Path) -> None:
     said = ask("bundle", "export", model, 2, "-o", tmp_path / "m").json
     assert [way["from"] for way in said["ways"]] == [None]
+
+
+def test_it_tells_until_when_devices_accept_it(ask: Any, model: str, tmp_path: Path) -> None:
+    for days, words in ((90, ()), (7, ("--valid-days", 7))):
+        said = ask("bundle", "export", model, 2, *words, "-o", tmp_path / f"{days}").json
+        left = datetime.fromisoformat(said["valid_until"]) - datetime.now(UTC)
+        assert timedelta(days=days, hours=-1) < left <= timedelta(days=days)
 
 
 def test_an_export_tells_people_what_it_wrote(
