@@ -63,25 +63,18 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    yield _admin_key(settings)
-    yield _secret(
-        "enrolment token", settings.enrolment_token, "no device can enrol",
-        "Set WEFT_ENROLMENT_TOKEN.",
-    )  # fmt: skip
-
-
-def _admin_key(settings: Settings) -> Finding:
-    if not settings.require_keys:
+    if settings.require_keys:
+        yield _declared(settings.admin_key, "admin key", "weft access")
+    else:
         found = "no keys are asked for: whoever is on this machine may use /api/v1"
-        return Finding("admin key", "warn", found, "Unset WEFT_REQUIRE_KEYS.")
-    if settings.admin_key is None:
-        return Finding("admin key", "ok", "none is declared: keys are those of `weft access`")
-    return _secret("admin key", settings.admin_key, "", "")
+        yield Finding("admin key", "warn", found, "Unset WEFT_REQUIRE_KEYS.")
+    yield _declared(settings.enrolment_token, "enrolment token", "weft tokens")
 
 
-def _secret(check: str, secret: SecretStr | None, unset: str, todo: str) -> Finding:
+def _declared(secret: SecretStr | None, check: str, others: str) -> Finding:
+    """A secret of the settings; `others`: the command by which there are more of its kind."""
     if secret is None:
-        return Finding(check, "warn", f"not set: {unset}", todo)
+        return Finding(check, "ok", f"none is declared: they are made by `{others}`")
     text = secret.get_secret_value()
     choose = "Choose a long random one: `openssl rand -hex 24`."
     if is_placeholder(text):
