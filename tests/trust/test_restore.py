@@ -91,7 +91,12 @@ def test_a_restored_server_signs_beyond_all_that_was_published(
 
 
 def test_roots_published_after_the_backup_lie_beside_the_keys(
-    listed: Shop, blobs: BlobStore, empty: Engine, tmp_path: Path, device: Make
+    listed: Shop,
+    blobs: BlobStore,
+    empty: Engine,
+    tmp_path: Path,
+    device: Make,
+    an_hour_later: Callable[[], None],
 ) -> None:
     folder = BackupFolder(tmp_path / "backup")
     take(listed.engine, blobs, folder, quiet)
@@ -103,6 +108,7 @@ def test_roots_published_after_the_backup_lie_beside_the_keys(
     camera.refresh()
     assert camera.versions[ROOT] == 2
     restore(folder, empty, blobs, quiet)
+    an_hour_later()
     camera.shop = Shop(empty, listed.settings)
     camera.shop.trust.renew(now() + timedelta(days=20))
     assert camera.lists(1, 2) == [1, 2]
