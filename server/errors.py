@@ -183,6 +183,7 @@ class BadDevice(UserError):
         "key_unknown": "Run `weft devices reenrol` and have the device enrol with that token.",
         "key_taken": "Remove `device.key` on the device, so that it makes a key of its own.",
         "key_retired": "Remove `device.key` on the device, so that it makes another key.",
+        "model_not_allowed": "Run `weft devices allow`, or make a token for that model too.",
         "not_accepted": "Run `weft devices accept`, if it is a device of yours.",
         "cloned": "Run `weft devices accept` if there is only one; else `weft devices reenrol`.",
         "decommissioned": "Have it enrol as a new device: remove `device.key` and `identity.json`.",

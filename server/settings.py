@@ -91,6 +91,10 @@ class Settings(BaseSettings):
         "automatic",
         description="Whether devices that come by that token wait for `weft devices accept`.",
     )
+    enrolment_models: Names = Field(
+        (),
+        description="The models that devices may claim which come by that token; empty: any.",
+    )
     device_token_days: float = Field(
         90.0,
         ge=0,
@@ -166,7 +170,9 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "model_modules", "dataset_roots", "webhook_hosts", "trusted_proxies", mode="before"
+        *("model_modules", "dataset_roots", "webhook_hosts", "trusted_proxies"),
+        "enrolment_models",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:

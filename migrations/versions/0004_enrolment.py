@@ -21,6 +21,7 @@ def _columns() -> dict[str, tuple[sa.Column[Any], ...]]:
         "devices": (
             sa.Column("standing", sa.String(length=20), nullable=False, server_default="accepted"),
             sa.Column("public_key", sa.String(length=64)),
+            sa.Column("allowed_models", sa.JSON()),
             sa.Column("enrolment_token_id", sa.Integer()),
             sa.Column("token_issued_at", MOMENT),
             sa.Column("token_expires_at", MOMENT),
@@ -47,6 +48,7 @@ def _create_tables() -> None:
         sa.Column("secret_hash", sa.String(length=64), nullable=False),
         sa.Column("accept", sa.String(length=20), nullable=False),
         sa.Column("tags", sa.JSON(), nullable=False),
+        sa.Column("models", sa.JSON(), nullable=True),
         sa.Column("max_uses", sa.Integer(), nullable=True),
         sa.Column("uses", sa.Integer(), nullable=False),
         sa.Column("device_id", sa.String(length=36), nullable=True),
@@ -65,6 +67,7 @@ def _create_tables() -> None:
         sa.Column("name", sa.String(length=200), nullable=True),
         sa.Column("public_key", sa.String(length=64), nullable=True),
         sa.Column("tags", sa.JSON(), nullable=False),
+        sa.Column("models", sa.JSON(), nullable=True),
         sa.Column("device_id", sa.String(length=36), nullable=True),
         sa.Column("created_at", MOMENT, nullable=False),
         _to_device("preauthorisations"),

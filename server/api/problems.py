@@ -66,6 +66,7 @@ STATUS: dict[str, int] = {
     "device.key_unknown": 403,
     "device.key_taken": 409,
     "device.key_retired": 403,
+    "device.model_not_allowed": 403,
     "device.not_accepted": 403,
     "device.cloned": 403,
     "device.decommissioned": 403,

@@ -85,6 +85,7 @@ NEEDS: Final[dict[str, Need]] = {
     f"PUT {_DEVICE}/tags/{{tag}}": CHANGE_DEVICE,
     f"DELETE {_DEVICE}/tags/{{tag}}": CHANGE_DEVICE,
     f"POST {_DEVICE}/accept": CHANGE_FLEET,
+    f"PUT {_DEVICE}/allowed_models": CHANGE_FLEET,
     f"POST {_DEVICE}/decommission": CHANGE_FLEET,
     f"POST {_DEVICE}/reenrol": ADMIN,
     f"GET {_DEVICE}/reports": VIEW,

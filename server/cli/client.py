@@ -90,6 +90,10 @@ class Client:
         """The JSON of the answer to a POST of `body`."""
         return self._json("POST", path, json=body)
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of the answer to a PUT of `body`."""
+        return self._json("PUT", path, json=body)
+
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON of the answer to a PATCH with `body`."""
         return self._json("PATCH", path, json=body)

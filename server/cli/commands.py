@@ -31,6 +31,7 @@ from server.cli.rollouts import app as rollouts
 from server.cli.serve import migrate, serve
 from server.cli.standing import (
     accept,
+    allow,
     decommission,
     preauthorise,
     preauthorised,
@@ -91,6 +92,7 @@ app.add_typer(package, name="package")
 app.add_typer(rollouts, name="rollouts")
 app.add_typer(devices, name="devices")
 devices.command("accept")(accept)
+devices.command("allow")(allow)
 devices.command("decommission")(decommission)
 devices.command("reenrol")(reenrol)
 devices.command("preauthorise")(preauthorise)

@@ -17,7 +17,17 @@ from server.errors import BadCommand, BadDevice
 app = typer.Typer(help="Devices: what they hold and when they were seen.", no_args_is_help=True)
 BRIEF = ("name", "id", "tags", "runs", "failures", "last_seen_at")
 WHOLE = (
-    *("id", "name", "standing", "tags", "attributes", "agent", "decodes", "poll_interval"),
+    *(
+        "id",
+        "name",
+        "standing",
+        "tags",
+        "allowed_models",
+        "attributes",
+        "agent",
+        "decodes",
+        "poll_interval",
+    ),
     *("update_budget", "failures", "public_key", "token_expires_at", "last_seen_at", "created_at"),
 )
 HELD = ("model", "version", "digest", "slots", "state", "health", "to", "rollout", "held")

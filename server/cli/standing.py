@@ -10,10 +10,10 @@ import typer
 from server.cli.devices import Device, find_device, show_device
 from server.cli.options import SERVER, Cursor, Json, Key, Limit, ModelFilter, Server, connect
 from server.cli.output import show_json, show_page, show_record, show_table
-from server.cli.tokens import Days, ForEver, lifetime
-from server.errors import BadDevice
+from server.cli.tokens import Days, ForEver, ForModels, lifetime
+from server.errors import BadCommand, BadDevice
 
-EXPECTED = ("id", "name", "key", "tags", "device_id", "created_at")
+EXPECTED = ("id", "name", "key", "tags", "models", "device_id", "created_at")
 PROVEN = ("model", "weights_digest", "state", "at", "counter", "in_use", "signature")
 
 
@@ -27,6 +27,25 @@ def decommission(
 ) -> None:
     """Take a device out of service for good; its history stays."""
     _order(device, "decommission", as_json, server, key)
+
+
+def allow(
+    device: Device,
+    model: ForModels = None,
+    any_model: Annotated[
+        bool, typer.Option("--any-model", help="Let it claim whatever it likes.")
+    ] = False,
+    as_json: Json = False,
+    server: Server = SERVER,
+    key: Key = None,
+) -> None:
+    """Say which models a device may claim: these and no other, or any."""
+    if any_model == bool(model):
+        raise BadCommand("invalid", "say which: either by --model or by --any-model")
+    with connect(server, key) as client:
+        found = find_device(client, device)
+        path = f"/devices/{found['id']}/allowed_models"
+        show_device(client.put(path, {"models": model or None}), as_json)
 
 
 def _order(device: str, what: str, as_json: bool, server: str, key: str | None) -> None:
@@ -60,12 +79,13 @@ def preauthorise(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag for it; may be repeated.")
     ] = None,
+    model: ForModels = None,
     as_json: Json = False,
     server: Server = SERVER,
     key: Key = None,
 ) -> None:
     """Expect a device: by its name, its key, or both; it need not wait when it comes."""
-    body = {"name": name, "key": device_key, "tags": tag or []}
+    body = {"name": name, "key": device_key, "tags": tag or [], "models": model or None}
     with connect(server, key) as client:
         show_record(client.post("/preauthorisations", body), as_json, EXPECTED)
 

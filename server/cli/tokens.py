@@ -12,12 +12,16 @@ from server.cli.output import show_record
 from server.errors import BadCommand
 
 app = typer.Typer(help="Tokens by which devices enrol.", no_args_is_help=True)
-COLUMNS = ("id", "name", "state", "accept", "tags", "uses", "max_uses", "expires_at")
+COLUMNS = ("id", "name", "state", "accept", "tags", "models", "uses", "max_uses", "expires_at")
 DAY_SECONDS = 86400
 
 TokenId = Annotated[int, typer.Argument(metavar="ID", help="Id of the token.")]
 Days = Annotated[
     float | None, typer.Option("--days", min=0.001, help="How long it is good; by default a week.")
+]
+ForModels = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="The only model that may be claimed; may be repeated."),
 ]
 ForEver = Annotated[bool, typer.Option("--for-ever", help="Let it be good until it is revoked.")]
 
@@ -35,6 +39,7 @@ def create(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag for its devices; may be repeated.")
     ] = None,
+    model: ForModels = None,
     days: Days = None,
     for_ever: ForEver = False,
     as_json: Json = False,
@@ -49,6 +54,7 @@ def create(
         "max_uses": None if fleet else uses or 1,
         "accept": "by_hand" if by_hand else "automatic",
         "tags": tag or [],
+        "models": model or None,
         **lifetime(days, for_ever),
     }
     with connect(server, key) as client:

@@ -114,9 +114,10 @@ def _plan_all(session: Session, device_id: str, planning: Planning) -> Answer:
 
 
 def _has_not_told(session: Session, device_id: str) -> bool:
-    """Whether the server was restored, and has not heard since what the device holds."""
-    mine = (DeviceModel.device_id == device_id) & (DeviceModel.state == NOT_TOLD)
-    return session.scalar(select(DeviceModel.device_id).where(mine).limit(1)) is not None
+    """Whether the server has yet to hear what the device holds: it was restored, or was not to."""
+    mine = select(DeviceModel.state).where(DeviceModel.device_id == device_id)
+    states = set(session.scalars(mine))
+    return not states or NOT_TOLD in states
 
 
 def _store(

@@ -7,7 +7,9 @@
 4. A key that a device had before, or one that was decommissioned, is worth nothing.
 5. A token that an operator made for one device gives that device the new key.
 6. Else it is a new device: accepted at once where the token says so, or where it is expected.
-7. What it says of itself counts until its first report. An enrolment has no counter: somebody might
+7. It claims no model but those that it is let in for, by its token and by what it is expected as.
+   An operator may let it in for others later; enrolling once more changes nothing of that.
+8. What it says of itself counts until its first report. An enrolment has no counter: somebody might
    play an old one again. So a device that has reported is asked to do so once more.
 """
 
@@ -19,6 +21,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from server.auth import new_token, token_hash
+from server.devices.allowed import require_allowed, within_all
 from server.devices.expected import take_expected
 from server.devices.own_tokens import Issuer, has_come
 from server.devices.policy import settle
@@ -58,12 +61,13 @@ def enrol(
         device = _give_key(session, grant, enrolment.key)
     else:
         device = _add(session, grant, enrolment)  # 6
+    require_allowed(device, enrolment.models)  # 7
     device.enrolment_token_id = grant.token_id
     device.renewal_counter = 0  # the device counts the renewals of one identity
     token = Issuer(settings).issue(device)
     device.last_seen_at = device.token_issued_at
     session.flush()
-    if device.report_counter:  # 7
+    if device.report_counter:  # 8
         _ask(session, device)
     else:
         device.capabilities = enrolment.capabilities.model_dump()
@@ -120,6 +124,7 @@ def _add(session: Session, grant: Grant, enrolment: Enrolment) -> Device:
         name=enrolment.name,
         standing="accepted" if is_accepted else "pending",
         public_key=enrolment.key,
+        allowed_models=within_all(grant.models, expected.models if expected else None),
         token_hash=token_hash(new_token()),  # until one is issued
         generation=1,
         report_counter=0,
@@ -135,6 +140,7 @@ def _add(session: Session, grant: Grant, enrolment: Enrolment) -> Device:
     told = {
         "name": device.name,
         "models": sorted(enrolment.models),
+        "allowed_models": device.allowed_models,
         "token": grant.name,
         "key": device.public_key,
         "standing": device.standing,

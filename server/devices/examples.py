@@ -64,6 +64,7 @@ DEVICE: dict[str, Any] = {
     "name": "line3-cam1",
     "standing": "accepted",
     "tags": ["canary", "line3"],
+    "allowed_models": None,
     "attributes": {"machine": "aarch64", "gpu": "orin"},
     "models": [
         {

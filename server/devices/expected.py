@@ -28,7 +28,7 @@ def preauthorise(session: Session, row: Preauthorisation) -> None:
         raise BadDevice("key_taken", "a device with this key has enrolled already")
     session.add(row)
     session.flush()
-    told = {"name": row.name, "key": row.public_key, "tags": row.tags}
+    told = {"name": row.name, "key": row.public_key, "tags": row.tags, "models": row.models}
     record(session, "device.preauthorised", told)
 
 

@@ -14,7 +14,7 @@ from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
 from server.devices.expected import preauthorise, withdraw
-from server.devices.token_schemas import PreauthorisationIn, PreauthorisationOut
+from server.devices.token_schemas import PreauthorisationIn, PreauthorisationOut, bounds_of
 from server.tables import Preauthorisation
 
 router = APIRouter(prefix="/api/v1/preauthorisations", tags=["enrolment"], dependencies=[Operator])
@@ -35,7 +35,11 @@ def post_preauthorisation(body: PreauthorisationIn, engine: EngineDep, once: Onc
 
         def create() -> PreauthorisationOut:
             row = Preauthorisation(
-                name=body.name, public_key=body.key, tags=sorted(body.tags), device_id=None
+                name=body.name,
+                public_key=body.key,
+                tags=sorted(body.tags),
+                models=bounds_of(body.models),
+                device_id=None,
             )
             preauthorise(session, row)
             return _described(row)

@@ -4,7 +4,8 @@
 2. A report that was taken before gets the same answer, and nothing more.
 3. A counter that is not above the last one, under other bytes: the key is in two devices, or in one
    that was put back to an earlier state. Nothing is taken of it, and the device is held.
-4. Only the reports of accepted devices are taken. They are kept as they came, with the signature.
+4. Only the reports of accepted devices are taken, about models that they are let in for. They are
+   kept as they came, with the signature.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hmac
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server.devices.allowed import require_allowed
 from server.devices.policy import settle
 from server.devices.signatures import check_signature
 from server.devices.standing import flag_cloned, require_accepted
@@ -39,7 +41,7 @@ def take_report(
 
     Returned, not raised: the refusal `counter_reused`, which is to be told once what was noted of
     it is stored. Raises BadDevice for all others: `unsigned`, `bad_signature`, `key_unknown`,
-    `not_accepted`, `cloned`, `unknown_assignment`; then nothing is stored.
+    `not_accepted`, `cloned`, `model_not_allowed`, `unknown_assignment`; then nothing is stored.
     """
     device = session.get_one(Device, device_id, with_for_update=True)
     signature = check_signature(device.public_key, "report", device_id, body, signature)  # 1
@@ -52,6 +54,7 @@ def take_report(
         text = f"report {report.counter} comes after {device.report_counter}"
         return BadDevice("counter_reused", text)
     require_accepted(device.standing)  # 4
+    require_allowed(device, [report.model])
     kept = _keep(session, device, report, body, signature)
     _take(session, device, report, kept.id)
     device.report_counter, device.report_digest = report.counter, digest

@@ -10,6 +10,7 @@ key and its token are worth nothing, and it holds nothing that counts; its histo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import delete, select, update
@@ -22,7 +23,7 @@ from server.history.events import record, record_each
 from server.history.runs import note
 from server.rollouts.deploy import join_newest
 from server.rollouts.evaluation import settle
-from server.tables import Assignment, Device, DeviceModel, now
+from server.tables import Assignment, Device, DeviceModel, Model, now
 
 #: Standing -> why such a device is offered nothing: the code of a refusal, and a reason to hold.
 HELD: Final = {"pending": "not_accepted", "cloned": "cloned", "decommissioned": "decommissioned"}
@@ -91,13 +92,8 @@ def decommission(session: Session, device: Device) -> None:
     device.token_hash, device.token_expires_at = token_hash(new_token()), now()
     device.generation += 1
     revoke_tokens_of(session, device.id)
-    for name in models_of(session, device.id):
-        note(session, device.id, name, None)
     record(session, "device.decommissioned", {"key": device.public_key}, device_id=device.id)
-    rollouts = _end_assignments(session, device.id)
-    session.execute(delete(DeviceModel).where(DeviceModel.device_id == device.id))
-    session.expire(device, ["models"])
-    settle(session, rollouts)
+    settle(session, forget_models(session, device, models_of(session, device.id), "decommissioned"))
 
 
 def models_of(session: Session, device_id: str) -> list[str]:
@@ -106,11 +102,32 @@ def models_of(session: Session, device_id: str) -> list[str]:
     return list(session.scalars(query.order_by(DeviceModel.model_name)))
 
 
-def _end_assignments(session: Session, device_id: str) -> set[int]:
+def forget_models(session: Session, device: Device, names: Sequence[str], reason: str) -> set[int]:
+    """Have a device hold nothing that counts of some models; its history stays.
+
+    Returns the rollouts in which it was on its way, which are to be settled.
+    """
+    for name in names:
+        note(session, device.id, name, None)
+    rollouts = _end_assignments(session, device.id, names, reason)
+    held = (DeviceModel.device_id == device.id) & DeviceModel.model_name.in_(names)
+    session.execute(delete(DeviceModel).where(held))
+    session.expire(device, ["models"])
+    return rollouts
+
+
+def _end_assignments(
+    session: Session, device_id: str, names: Sequence[str], reason: str
+) -> set[int]:
     """Abort what is open; returns the rollouts that it was part of."""
-    those = (Assignment.device_id == device_id) & Assignment.finished_at.is_(None)
+    models = select(Model.id).where(Model.name.in_(names))
+    those = (
+        (Assignment.device_id == device_id)
+        & Assignment.model_id.in_(models)
+        & Assignment.finished_at.is_(None)
+    )
     rollouts = set(session.scalars(select(Assignment.rollout_id).where(those)))
-    record_each(session, "assignment.aborted", those, {"reason": "decommissioned"})
+    record_each(session, "assignment.aborted", those, {"reason": reason})
     session.execute(
         update(Assignment)
         .where(those)

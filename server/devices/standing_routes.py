@@ -1,4 +1,4 @@
-"""Routes of a device's standing: accept, decommission, enrol once more; and what it has signed."""
+"""Routes of a device's standing: who is accepted, goes or comes again; what was signed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
+from server.devices.allowed import allow
 from server.devices.routes import DevicePath, PresenceDep, find_device, show_device
 from server.devices.standing import accept, decommission, require_in_service
-from server.devices.token_schemas import ReenrolIn, SignedReportOut, TokenMadeOut, TokenOut
+from server.devices.token_schemas import (
+    AllowedModelsIn,
+    ReenrolIn,
+    SignedReportOut,
+    TokenMadeOut,
+    TokenOut,
+    bounds_of,
+)
 from server.devices.tokens import create_token, revoke_tokens_of
 from server.devices.view import DeviceOut
 from server.tables import EnrolmentToken, Run, SignedReport, now
@@ -52,6 +60,24 @@ def post_decommission(device_id: DevicePath, engine: EngineDep, presence: Presen
     """Take it out of service, for good: key and token are worth nothing; its history stays."""
     with writing(engine) as session:
         decommission(session, find_device(session, device_id))
+        return show_device(session, device_id, presence)
+
+
+@router.put(
+    "/{device_id}/allowed_models",
+    summary="Say which models a device may run",
+    responses=answers("device.not_found", "device.decommissioned"),
+)
+def put_allowed_models(
+    device_id: DevicePath, body: AllowedModelsIn, engine: EngineDep, presence: PresenceDep
+) -> DeviceOut:
+    """Let the device claim these models and no other; null: any.
+
+    Of another model it gets nothing from then on: what is open ends, and what it says of it is
+    refused.
+    """
+    with writing(engine) as session:
+        allow(session, find_device(session, device_id), bounds_of(body.models))
         return show_device(session, device_id, presence)
 
 

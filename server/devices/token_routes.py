@@ -13,7 +13,7 @@ from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.auth import Operator
 from server.db import reading, writing
-from server.devices.token_schemas import TokenIn, TokenMadeOut, TokenOut
+from server.devices.token_schemas import TokenIn, TokenMadeOut, TokenOut, bounds_of
 from server.devices.tokens import create_token, find_token, revoke_token
 from server.tables import EnrolmentToken, now
 from shared.wire import pinned
@@ -35,6 +35,7 @@ def post_token(body: TokenIn, engine: EngineDep, trust: TrustDep) -> TokenMadeOu
         name=body.name,
         accept=body.accept,
         tags=sorted(body.tags),
+        models=bounds_of(body.models),
         max_uses=body.max_uses,
         expires_at=now() + timedelta(seconds=seconds) if seconds else None,
     )

@@ -17,7 +17,7 @@ from pydantic import (
 from server.devices.examples import NEW
 from server.devices.tags import TAG
 from server.tables import now
-from shared.wire import OneLine, PublicKey
+from shared.wire import ModelName, OneLine, PublicKey
 
 WEEK_SECONDS = 7 * 86400
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
@@ -26,16 +26,31 @@ Tags = Annotated[
     set[Annotated[str, StringConstraints(pattern=TAG)]],
     Field(max_length=50, description="Given to the devices."),
 ]
+Models = Annotated[
+    set[ModelName] | None,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="Names of the models that may be claimed; null: any.",
+    ),
+]
 ExpiresIn = Annotated[
     int | None, Field(gt=0, le=3650 * 86400, description="Seconds from now; null: never.")
 ]
-_GIVEN: dict[str, Any] = {"name": "line 3", "max_uses": 40, "accept": "by_hand", "tags": ["line3"]}
+_GIVEN: dict[str, Any] = {
+    "name": "line 3",
+    "max_uses": 40,
+    "accept": "by_hand",
+    "tags": ["line3"],
+    "models": ["digits"],
+}
 _SHOWN: dict[str, Any] = {
     "id": 3,
     "name": "line 3",
     "state": "active",
     "accept": "by_hand",
     "tags": ["line3"],
+    "models": ["digits"],
     "max_uses": 40,
     "uses": 12,
     "device_id": None,
@@ -44,7 +59,12 @@ _SHOWN: dict[str, Any] = {
     "last_used_at": "2026-03-01T10:15:00Z",
     "created_at": "2026-03-01T10:00:00Z",
 }
-_EXPECTED: dict[str, Any] = {"name": None, "key": KEY, "tags": ["line3"]}
+_EXPECTED: dict[str, Any] = {"name": None, "key": KEY, "tags": ["line3"], "models": None}
+
+
+def bounds_of(models: set[str] | None) -> list[str] | None:
+    """As they are stored."""
+    return None if models is None else sorted(models)
 
 
 class TokenIn(BaseModel):
@@ -61,6 +81,7 @@ class TokenIn(BaseModel):
         "automatic", description="Whether its devices wait for an operator."
     )
     tags: Tags = Field(default_factory=set)
+    models: Models = None
 
 
 class TokenOut(BaseModel):
@@ -72,6 +93,7 @@ class TokenOut(BaseModel):
     name: str
     accept: str = Field(description="automatic | by_hand")
     tags: list[str]
+    models: list[str] | None = Field(description="What its devices may claim; null: any model.")
     max_uses: int | None
     uses: int
     device_id: str | None = Field(description="The one device that it is for, once more.")
@@ -113,6 +135,16 @@ class ReenrolIn(BaseModel):
     expires_in_seconds: ExpiresIn = WEEK_SECONDS
 
 
+class AllowedModelsIn(BaseModel):
+    """The models that a device may say it runs."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"models": ["digits"]}, {"models": None}]}
+    )
+
+    models: Models
+
+
 class PreauthorisationIn(BaseModel):
     """A device to expect: by its key, its name, or both."""
 
@@ -121,6 +153,7 @@ class PreauthorisationIn(BaseModel):
     name: OneLine | None = Field(None, description="Whoever has a token can claim a name.")
     key: PublicKey | None = Field(None, description="The device's public key, in hex.")
     tags: Tags = Field(default_factory=set)
+    models: Models = None
 
     @model_validator(mode="after")
     def _says_which(self) -> PreauthorisationIn:
@@ -144,6 +177,7 @@ class PreauthorisationOut(BaseModel):
     name: str | None
     key: str | None
     tags: list[str]
+    models: list[str] | None = Field(description="What it may claim; null: what its token says.")
     device_id: str | None = Field(description="The device that came; null: it is expected.")
     created_at: datetime
 

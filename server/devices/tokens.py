@@ -30,6 +30,8 @@ class Grant:
     token: EnrolmentToken | None
     accepts: bool
     """Whether the device is accepted at once."""
+    models: Sequence[str] | None
+    """The models that a new device may claim; None: any."""
 
     @property
     def token_id(self) -> int | None:
@@ -73,11 +75,12 @@ def find_grant(session: Session, settings: Settings, secret: str) -> Grant:
     """
     declared = settings.enrolment_token
     if declared is not None and same_secret(secret, declared.get_secret_value()):
-        return Grant(None, settings.enrolment_accept == "automatic")
+        accepts = settings.enrolment_accept == "automatic"
+        return Grant(None, accepts, settings.enrolment_models or None)
     query = select(EnrolmentToken).where(EnrolmentToken.secret_hash == token_hash(secret))
     token = session.scalar(query.with_for_update())
     if token is not None:
-        return Grant(token, token.accept == "automatic")
+        return Grant(token, token.accept == "automatic", token.models)
     if declared is None and session.scalar(select(EnrolmentToken.id).limit(1)) is None:
         raise BadDevice("enrolment_closed", "this server has no enrolment token")
     raise BadDevice("bad_enrolment_token", "the enrolment token is not this server's")
@@ -93,6 +96,7 @@ def create_token(session: Session, token: EnrolmentToken) -> str:
         "token": token.id,
         "name": token.name,
         "accept": token.accept,
+        "models": token.models,
         "max_uses": token.max_uses,
         "expires_at": token.expires_at.isoformat() if token.expires_at else None,
     }

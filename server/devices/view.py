@@ -59,6 +59,7 @@ class DeviceOut(BaseModel):
     name: str
     standing: str = Field(description="pending | accepted | cloned | decommissioned")
     tags: list[str] = Field(description="Set by operators.")
+    allowed_models: list[str] | None = Field(description="What it may claim; null: any model.")
     attributes: dict[str, str] = Field(description="Reported by the device.")
     models: list[HeldOut]
     capabilities: dict[str, Any] = Field(description="What it can decode and hold.")

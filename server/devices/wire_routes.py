@@ -59,7 +59,8 @@ SIGNATURE_REFUSALS = ("device.unsigned", "device.bad_signature", "device.key_unk
         *("device.enrolment_closed", "device.bad_enrolment_token"),
         *(f"device.enrolment_token_{end}" for end in ("expired", "used", "revoked")),
         *SIGNATURE_REFUSALS,
-        *("device.key_taken", "device.key_retired", "device.decommissioned", "request.invalid"),
+        *("device.key_taken", "device.key_retired", "device.decommissioned"),
+        *("device.model_not_allowed", "request.invalid"),
     ),
 )
 def post_enrol(
@@ -161,6 +162,7 @@ def _package_of(session: Session, device_id: str, sha256: str) -> Package:
         "device.not_accepted",
         "device.cloned",
         "device.counter_reused",
+        "device.model_not_allowed",
         "device.unknown_assignment",
         "request.invalid",
     ),

@@ -22,6 +22,8 @@ class EnrolmentToken(Base):
     """automatic | by_hand: whether devices that come by it wait for an operator."""
     tags: Mapped[list[str]] = mapped_column(default=list)
     """Given to the devices that come by it."""
+    models: Mapped[list[str] | None]
+    """Names of the models that devices may claim which come by it; null: any."""
     max_uses: Mapped[int | None]
     """Null: any number."""
     uses: Mapped[int] = mapped_column(default=0)
@@ -43,6 +45,8 @@ class Preauthorisation(Base):
     public_key: Mapped[str | None] = mapped_column(String(64), index=True)
     """Where both are given, the device must have both."""
     tags: Mapped[list[str]] = mapped_column(default=list)
+    models: Mapped[list[str] | None]
+    """Names of the models that it may claim, as far as its token allows them too; null: any."""
     device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id"))
     """The device that came; null: it is still expected."""
     created_at: Mapped[datetime] = mapped_column(default=now)

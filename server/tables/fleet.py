@@ -26,6 +26,8 @@ class Device(Base):
     """pending | accepted | cloned | decommissioned: whether it is offered anything."""
     public_key: Mapped[str | None] = mapped_column(String(64))
     """Its Ed25519 key, in hex; null: it has enrolled before devices had keys."""
+    allowed_models: Mapped[list[str] | None]
+    """Names of the models that it may say it runs; null: any."""
     enrolment_token_id: Mapped[int | None]
     """The token by which it came; null: the server's setting."""
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)

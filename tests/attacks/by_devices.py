@@ -205,3 +205,30 @@ def weights_of_another_model(ranks: Ranks) -> Act:
     ranks.plant.upload(ranks.plant.weights_file(1).read_bytes(), "other").raise_for_status()
     device, package = ranks.enrol(), ranks.package("other")
     return lambda: ranks.download(device, package)
+
+
+@attack(
+    "device",
+    refused="device.model_not_allowed",
+    told="was not let in for the model m",
+    defence="server.devices.enrolment:require_allowed",
+    off=nothing,
+)
+def another_model_claimed_at_enrolment(ranks: Ranks) -> Act:
+    """Somebody who has the token of one model's devices enrols as a device of another."""
+    token = ranks.token(models=["other"])
+    return lambda: told(ranks.try_to_enrol(token, DeviceKey()))
+
+
+@attack(
+    "device",
+    refused="device.model_not_allowed",
+    told="was not let in for the model other",
+    defence="server.devices.reports:require_allowed",
+    off=nothing,
+)
+def another_model_claimed_in_a_report(ranks: Ranks) -> Act:
+    """A device says that it runs a model which is not its own, to get its weights."""
+    ranks.plant.model("other")
+    device = ranks.enrol(ranks.token(models=["m"]))
+    return lambda: ranks.report(device, 1, model="other")

@@ -41,6 +41,22 @@ def test_a_token_from_the_command_line_enrols_a_device_that_is_accepted(
     assert ask("devices", "decommission", "gate").json["standing"] == "decommissioned"
 
 
+def test_devices_are_bound_to_models(ask: Any, fleet: Fleet) -> None:
+    made = ask("tokens", "create", "t", "--model", "m", "--model", "spare").json
+    assert made["models"] == ["m", "spare"]
+    row = ask("devices", "preauthorise", "gate", "--model", "m").json
+    assert row["models"] == ["m"]
+    fleet.enrol(None, name="gate", token=split_pinned(made["token"])[0])
+    assert ask("devices", "show", "gate").json["allowed_models"] == ["m"]
+    assert ask("devices", "allow", "gate", "--model", "other").json["allowed_models"] == ["other"]
+    assert ask("devices", "allow", "gate", "--any-model").json["allowed_models"] is None
+
+
+@pytest.mark.parametrize("words", [(), ("--any-model", "--model", "m")])
+def test_which_models_is_said_in_one_way(ask: Any, words: tuple[str, ...]) -> None:
+    assert ask("devices", "allow", "gate", *words).code == "command.invalid"
+
+
 @pytest.mark.parametrize(
     ("words", "uses", "ends"),
     [((), 1, True), (("--fleet", "--for-ever"), None, False), (("--days", "0.5"), 1, True)],

@@ -82,7 +82,7 @@ def remembered(answer: Any) -> Iterator[tuple[str, str]]:
     if isinstance(answer, dict) and "roots" in answer:
         yield "DEVICE", answer["device_id"]
     for wanted in (answer.get("models") or []) if isinstance(answer, dict) else []:
-        if wanted.get("package"):
+        if isinstance(wanted, dict) and wanted.get("package"):
             yield "SHA256", wanted["package"]["sha256"]
             yield "DIGEST", wanted["weights_digest"]
             yield "ASSIGNMENT", str(wanted["assignment"])

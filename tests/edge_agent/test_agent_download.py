@@ -246,9 +246,22 @@ def test_an_unanswered_report_is_sent_again_with_the_same_bytes(
     assert [r.counter for r in plane.reports] == [1]
 
 
-def test_a_refused_report_does_not_block_later_ones(ready: Any, plane: Any, shelf: Any) -> None:
-    plane.faults = [at("/reports", lambda h: h.problem(404, "device.unknown_assignment"))]
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, "device.unknown_assignment"), (403, "device.model_not_allowed")],
+)
+def test_a_refused_report_does_not_block_later_ones(
+    ready: Any,
+    plane: Any,
+    shelf: Any,
+    status: int,
+    code: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plane.faults = [at("/reports", lambda h: h.problem(status, code))]
     assert ready.round() == []
+    (line,) = (text for text in caplog.messages if text.startswith("a report is dropped"))
+    assert f"[{code}]" in line
     plane.offer(shelf, shelf.wanted(2, "full-2", 2))
     assert ready.round() == []
     assert [r.counter for r in plane.reports] == [2]

@@ -18,9 +18,11 @@ def test_defaults_are_local(monkeypatch):
 def test_the_environment_counts_and_lists_are_split(monkeypatch):
     monkeypatch.setenv("WEFT_PORT", "9000")
     monkeypatch.setenv("WEFT_DATASET_ROOTS", "/data, s3://bucket/images")
+    monkeypatch.setenv("WEFT_ENROLMENT_MODELS", "digits,letters")
     settings = load_settings(poll_interval=5)
     assert settings.port == 9000
     assert settings.dataset_roots == ("/data", "s3://bucket/images")
+    assert settings.enrolment_models == ("digits", "letters")
     assert settings.poll_interval == 5
 
 
