@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from server import logs
 from server.auth.roles import RESERVED, Principal, Role
 from server.auth.secrets import new_token, same_hash, token_hash
 from server.db import reading
@@ -113,7 +114,24 @@ def principal_of(key: ApiKey) -> Principal:
         cast("Role", key.role),
         None if models is None else tuple(models),
         None if groups is None else tuple(groups),
+        key.id,
     )
+
+
+def still_opens(session: Session) -> bool:
+    """Whether the key of the request that is being served has not ended since it was let in.
+
+    For answers that go on: to be asked after what they are to tell was read, so that nothing is
+    told that came after the end of the key.
+    """
+    trace = logs.current()
+    principal = trace.principal if trace is not None else None
+    if principal is None or principal.key_id is None:
+        return True
+    key = session.get(ApiKey, principal.key_id)
+    if key is None or key.revoked_at is not None:
+        return False
+    return key.expires_at is None or key.expires_at > now()
 
 
 def _check(session: Session, wanted: Wanted) -> None:

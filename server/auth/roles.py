@@ -25,6 +25,8 @@ class Principal:
     """Names of the models that it sees and changes; None: all, also those to come."""
     groups: tuple[int, ...] | None = None
     """Ids of the groups on whose devices it acts; None: all devices."""
+    key_id: str | None = None
+    """Of the row of its key; None: it has WEFT_ADMIN_KEY, or needs no key."""
 
     @property
     def held_to(self) -> frozenset[Kind]:

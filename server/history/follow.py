@@ -11,6 +11,7 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from server.api.paging import encode
+from server.auth.keys import still_opens
 from server.db import reading
 from server.history.export import BATCH, Conditions
 from server.history.naming import describe
@@ -29,6 +30,8 @@ class Follower:
     engine: Engine
     conditions: Conditions
     position: Position
+    is_let_in: bool = True
+    """False: the key by which it came has ended."""
 
     def look(self) -> tuple[list[ServerSentEvent], Follower]:
         """What has come since, at most BATCH, and the follower that has seen it."""
@@ -38,6 +41,8 @@ class Follower:
             query = query.where(until(last)).order_by(*KEY).limit(BATCH)
             rows = list(session.scalars(query))
             found = describe(session, rows)
+            if not still_opens(session):
+                return [], replace(self, is_let_in=False)
         if len(rows) == BATCH:
             last = Position(rows[-1].transaction, rows[-1].id)
         sent = [_sent(row, event) for row, event in zip(rows, found, strict=True)]
@@ -45,7 +50,7 @@ class Follower:
 
 
 async def stream(follower: Follower, limit: int | None) -> AsyncIterator[ServerSentEvent]:
-    """What the follower waits for; without a limit it ends when the client goes.
+    """What the follower waits for; without a limit it ends when the client goes, or its key ends.
 
     It begins with an id alone: whoever loses the stream before the first event goes on from there.
     """
@@ -53,6 +58,8 @@ async def stream(follower: Follower, limit: int | None) -> AsyncIterator[ServerS
     yield ServerSentEvent(id=encode(follower.position), comment="open")
     while left is None or left > 0:
         found, follower = await run_in_threadpool(follower.look)
+        if not follower.is_let_in:
+            return
         for event in found[:left]:
             yield event
         left = None if left is None else left - len(found)

@@ -18,6 +18,7 @@ from server.api.idempotency import OnceDep
 from server.api.paging import Page, SliceDep, page_of
 from server.api.problems import answers
 from server.api.streams import follow
+from server.auth.keys import still_opens
 from server.db import reading, writing
 from server.errors import BadRefinement
 from server.jobs import queue
@@ -192,11 +193,13 @@ def follow_refinement(id: IdPath, engine: EngineDep) -> EventSourceResponse:  # 
 
 
 async def _changes(engine: Engine, seen: RefinementOut) -> AsyncIterator[ServerSentEvent]:
-    """The refinement now, then at each change, until it has ended."""
+    """The refinement now, then at each change, until it has ended, or the key of who asks."""
     yield _event(seen)
     while seen.state in queue.OPEN:
         await anyio.sleep(LOOK_INTERVAL)
-        found = await run_in_threadpool(_look, engine, seen.id)
+        found = await run_in_threadpool(_look_again, engine, seen.id)
+        if found is None:
+            return
         if found != seen:
             yield _event(found)
         seen = found
@@ -209,6 +212,13 @@ def _event(refinement: RefinementOut) -> ServerSentEvent:
 def _look(engine: Engine, refinement_id: int) -> RefinementOut:
     with reading(engine) as session:
         return describe_refinement(_find(session, refinement_id))
+
+
+def _look_again(engine: Engine, refinement_id: int) -> RefinementOut | None:
+    """None: the key of who asks has ended."""
+    with reading(engine) as session:
+        found = describe_refinement(_find(session, refinement_id))
+        return found if still_opens(session) else None
 
 
 def _find(session: Session, refinement_id: int, lock: bool = False) -> Refinement:
