@@ -13,6 +13,8 @@ from shared.wire import ModelName
 MAX_DOCUMENT = 256 * 1024
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+KEY = {"role": "root", "keyid": "1a2b3c4d", "threshold": 1, "on_server": True}
+DOCUMENT = {"model": None, "role": "root", "version": 1, "expires_at": "2028-03-01T10:00:00Z"}
 
 
 def _example(value: dict[str, Any]) -> ConfigDict:
@@ -22,6 +24,8 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 class SigningKeyOut(BaseModel):
     """A key that may sign for a role."""
 
+    model_config = _example(KEY)
+
     role: str = Field(description="root, release, packages, snapshot or timestamp.")
     keyid: str
     threshold: int = Field(description="How many keys of the role must sign.")
@@ -30,6 +34,8 @@ class SigningKeyOut(BaseModel):
 
 class DocumentOut(BaseModel):
     """A signed document in use."""
+
+    model_config = _example(DOCUMENT)
 
     model: str | None = Field(description="Null: the root, which all models share.")
     role: str = Field(description="root, targets, packages, snapshot or timestamp.")
@@ -45,15 +51,8 @@ class TrustOut(BaseModel):
             "root_version": 1,
             "root_sha256": SHA256,
             "can_release": True,
-            "keys": [{"role": "root", "keyid": "1a2b3c4d", "threshold": 1, "on_server": True}],
-            "documents": [
-                {
-                    "model": None,
-                    "role": "root",
-                    "version": 1,
-                    "expires_at": "2028-03-01T10:00:00Z",
-                }
-            ],
+            "keys": [KEY],
+            "documents": [DOCUMENT],
         }
     )
 
