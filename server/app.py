@@ -81,16 +81,16 @@ TAGS = [
     {"name": "datasets", "description": "Labelled images to refine and to measure on."},
     {"name": "refinements", "description": "Compact-refine jobs: a base becomes a target."},
     {"name": "packages", "description": "Update packages, from a base to a target."},
+    {"name": "trust", "description": "Who signs what devices may install, and what is signed."},
     {"name": "rollouts", "description": "The movement of devices to a version."},
     {"name": "devices", "description": "Enrolled devices and what they hold."},
     {"name": "enrolment", "description": "Tokens by which devices become known."},
     {"name": "groups", "description": "Saved filters over devices, and what holds for those."},
-    {"name": "trust", "description": "Who signs what devices may install, and what is signed."},
     {"name": "history", "description": "What happened."},
     {"name": "webhooks", "description": "Who hears of it."},
+    {"name": "access", "description": "Keys of operators, and what each may do."},
     {"name": "device plane", "description": "What agents say and hear."},
     {"name": "service", "description": "The server itself."},
-    {"name": "access", "description": "Keys of operators, and what each may do."},
 ]
 
 
@@ -165,12 +165,12 @@ def _start(app: FastAPI) -> ExitStack:
         adopt_restored(engine)
         penalty.set_up(engine, settings.penalty_after)
         evaluate_due(engine)
+        app.state.first_key = first_key(engine, settings)
         app.state.engine, app.state.blobs = engine, blobs
         app.state.trust = open_trust(settings, engine)
         if settings.auto_release:
             release_what_was_deployed(engine, app.state.trust)
         app.state.readiness = Readiness(engine, blobs)
-        app.state.first_key = first_key(engine, settings)
         app.state.registry = CollectorRegistry()
         app.state.registry.register(Process(engine, app.state.gate))
         app.state.registry.register(Fleet(engine))
@@ -183,10 +183,10 @@ def _start_workers(app: FastAPI, stack: ExitStack, engine: Engine, blobs: BlobSt
     state = app.state
     state.epoch = read_epoch(engine)
     state.presence = _begin(stack, Presence(engine))
+    state.key_uses = _begin(stack, KeyUses(engine))
     _begin(stack, settling(engine))
     _begin(stack, rollouts_duty(engine))
     building = Building(lambda w: lossless_package(engine, blobs, w.version_id, w.base_id))
-    state.key_uses = _begin(stack, KeyUses(engine))
     stack.callback(building.close)
     uploads = Duty(engine, "packages", LOOK_SECONDS, lambda: order_missing(engine, building))
     state.uploaded = _begin(stack, uploads).ring

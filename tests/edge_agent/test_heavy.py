@@ -116,7 +116,10 @@ class HeavyTests:
         assert content.count(right) == 1
         path.write_bytes(content.replace(right, wrong))
         offer = promise(shelf, 2, "xor-12").offer
-        changed = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+        changed = {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size": path.stat().st_size,
+        }
         return trust.Promise("digits", offer.model_copy(update=changed), wrong.hex())
 
 
