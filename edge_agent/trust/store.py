@@ -46,6 +46,14 @@ class Store:
         files.make_directory(self.own)
         files.clean(self.own)
 
+    def settle(self) -> None:
+        """Make durable what is there: an attempt before this one may have failed after a rename.
+
+        What is there already is not written again.
+        """
+        files.clean(self.root.directory)
+        files.clean(self.own)
+
     def path(self, role: str) -> Path:
         """Where the metadata of a role lie."""
         return self.root.path if role == ROOT else self.own / f"{quote(role, '')}.json"

@@ -53,6 +53,7 @@ def verify(store: Store, model: str, answer: bytes | None, pin: str | None, now:
     begin with, where none is held. `now`: Unix time, see `Client`; 0: whatever has been trusted
     once is not expired. Raises TrustError, BadMetadata, NoSpace.
     """
+    store.settle()
     files = unpack(answer, known_bytes(store.held())) if answer else []
     with _told(model):
         client = _begun(store, model, Answer(files, store), now) or _first(

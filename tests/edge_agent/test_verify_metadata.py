@@ -69,6 +69,7 @@ def test_errors_come_with_their_codes(
     with pytest.raises(TrustError) as late:
         heavy.verify_metadata(tmp_path, "digits", answer, pin, now + 15 * 86400)
     assert late.value.code == "trust.expired"
+    Store.of(tmp_path, "faces").prepare()
     with pytest.raises(TrustError) as other:
         heavy.verify_metadata(tmp_path, "faces", answer, pin, now)
     assert other.value.code == "trust.other_model"
