@@ -80,6 +80,7 @@ app.command("recover-key")(recover_key)
 app.add_typer(access, name="access")
 app.add_typer(models, name="models")
 app.add_typer(versions, name="versions")
+app.add_typer(versions, name="version", hidden=True)  # of one: `weft version withdraw`
 versions.command("withdraw")(withdraw)
 app.command("release")(release)
 app.add_typer(keys, name="keys")

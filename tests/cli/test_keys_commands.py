@@ -35,7 +35,7 @@ def test_a_version_is_released_by_the_offline_key(site: Site) -> None:
 def test_an_embedded_server_releases_in_one_call(embedded: Site) -> None:
     assert embedded.done("release", "digits", 1)["released_at"] is not None
     assert embedded.device().lists(1, 2) == [1]
-    embedded.done("versions", "withdraw", "digits", 1)
+    embedded.done("version", "withdraw", "digits", 1)
     assert embedded.device("other").lists(1, 2) == []
 
 
