@@ -56,9 +56,9 @@ def queued(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_worker_that_is_killed_is_followed_by_another(
     queued: Any, start: Any, wait_for: Any, engine: Engine, tmp_path: Path
 ) -> None:
-    workers = [
-        start("worker", WEFT_JOBS_LOST_AFTER=LOST_AFTER, WEFT_JOBS_NICE=NICE) for _ in range(2)
-    ]
+    settings = {"WEFT_JOBS_LOST_AFTER": LOST_AFTER, "WEFT_JOBS_NICE": NICE}
+    roots = {"WEFT_DATASET_ROOTS": str(tmp_path)}  # workers go by their own
+    workers = [start("worker", **settings, **roots) for _ in range(2)]
     by_name = {worker.said["worker"]: worker for worker in workers}
 
     def shown() -> Any:
@@ -88,8 +88,10 @@ def test_a_worker_that_is_killed_is_followed_by_another(
     assert "Traceback" not in survivor.log.read_text()
 
 
-def test_a_worker_asked_to_end_queues_what_it_runs(queued: Any, start: Any, wait_for: Any) -> None:
-    worker = start("worker")
+def test_a_worker_asked_to_end_queues_what_it_runs(
+    queued: Any, start: Any, wait_for: Any, tmp_path: Path
+) -> None:
+    worker = start("worker", WEFT_DATASET_ROOTS=str(tmp_path))
     assert worker.said["at_once"] == 1
 
     def shown() -> Any:
