@@ -110,7 +110,7 @@ def test_of_two_processes_that_renew_at_once_one_signs(listed: Shop, device: Mak
             engine.dispose()
 
     with ThreadPoolExecutor(2) as both:
-        assert sorted(both.map(renew, range(2))) == [0, 2]
+        assert sum(both.map(renew, range(2))) == 2  # root and model, each by one of them
     assert set(camera.refresh("v/1", at=moment)) == {"v/1"}
 
 
