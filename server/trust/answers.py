@@ -42,7 +42,7 @@ _AHEAD: Final = {
     "Set the clock of this machine; if it is right, somebody else signs: rotate the server's keys.",
 )
 
-#: Above all versions that are ever published: seconds since 1970, in a far century.
+#: Above all versions that are ever published: hundredths of seconds since 1970, in a far century.
 _HIGHEST: Final = 10**12
 _HIGHEST_ROOT: Final = 2**31 - 1
 
