@@ -117,6 +117,8 @@ def _watch(client: Client, counted: Line, version: int, before: int) -> dict[str
         return [e for e in new[: ended[0] + 1] if _is_of_update(e)] if ended else None
 
     found = processes.wait_for(f"version {version}", look, WAIT_SECONDS)
+    while found[1].path == DESIRED_PATH:  # it asked before the rollout had let it in
+        found = found[1:]
     packages = client.get("/packages", model=MODEL)["items"]
     (package,) = [p for p in packages if p["target"] == version]
     beside = sum(e.total for e in found) - package["size_bytes"]
