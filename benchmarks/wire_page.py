@@ -29,8 +29,8 @@ def page(record: Mapping[str, Any]) -> str:
         "",
         "## Whole updates",
         "",
-        "A poll between the deployment and the moment at which the rollout lets the device in takes "
-        "about 430 bytes",
+        "A poll between the deployment and the moment at which the rollout lets the device in "
+        "takes about 430 bytes",
         "more; it is not counted here, where devices poll five times a second.",
         "",
         "Each is poll, metadata, package, report; both directions of each, and of the package what "
