@@ -10,32 +10,20 @@ from sqlalchemy import Engine, update
 
 from server import logs
 from server.db import writing
+from server.flushing import Flusher
 from server.tables import ApiKey, now
-from shared.errors import WeftError
 
 log = logging.getLogger("weft.access")
 
-FLUSH_SECONDS = 10.0
 
-
-class KeyUses:
-    """Collects uses of keys, and writes them every FLUSH_SECONDS and at the end."""
+class KeyUses(Flusher):
+    """Collects uses of keys, and writes them now and then and at the end."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__("uses of keys", log)
         self._engine = engine
         self._uses: dict[str, tuple[datetime, str | None]] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="key uses", daemon=True)
-
-    def start(self) -> None:
-        """Begin to write in the background."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write what is left and end."""
-        self._stopping.set()
-        self._thread.join()
 
     def used(self, key_id: str) -> None:
         """Note that a key opened the request that is being served."""
@@ -60,14 +48,3 @@ class KeyUses:
             for key_id, (moment, address) in sorted(uses.items()):
                 values = {"last_used_at": moment, "last_used_from": address}
                 session.execute(update(ApiKey).where(ApiKey.id == key_id).values(**values))
-
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            stopping = self._stopping.wait(FLUSH_SECONDS)
-            try:
-                self.flush()
-            except WeftError as error:
-                log.warning("uses of keys are kept for the next time: %s", error)
-            except Exception:
-                log.exception("uses of keys are kept for the next time")

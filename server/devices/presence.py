@@ -22,11 +22,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from server.db import BATCH_ROWS, writing
-from shared.errors import WeftError
+from server.flushing import Flusher
 
 log = logging.getLogger("weft.devices")
-
-FLUSH_SECONDS = 10.0
 
 #: Between two batches. SQLite's writers look for the lock every few milliseconds.
 PAUSE_SECONDS = 0.05
@@ -50,27 +48,17 @@ POSTGRES = text(
 )
 
 
-class Presence:
-    """Collects sightings of devices, and writes them every FLUSH_SECONDS and at the end."""
+class Presence(Flusher):
+    """Collects sightings of devices, and writes them now and then and at the end."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__("sightings", log)
         self._engine = engine
         sqlite = engine.dialect.name == "sqlite"
         self._write: Callable[..., Collection[str]] = _to_sqlite if sqlite else _to_postgres
         self._seen: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
-
-    def start(self) -> None:
-        """Begin to write in the background."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write what is left and end."""
-        self._stopping.set()
-        self._thread.join()
 
     def saw(self, device_id: str) -> None:
         """Note that a device asked for something just now."""
@@ -95,24 +83,13 @@ class Presence:
         devices = list(self._unwritten)
         for start in range(0, len(devices), BATCH_ROWS):
             if start:
-                self._stopping.wait(PAUSE_SECONDS)
+                self.pause(PAUSE_SECONDS)
             batch = {d: self._unwritten[d] for d in devices[start : start + BATCH_ROWS]}
             with writing(self._engine, alone=False) as session:
                 written = self._write(session, batch)
             with self._lock:
                 for device in written:
                     del self._unwritten[device]
-
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            stopping = self._stopping.wait(FLUSH_SECONDS)
-            try:
-                self.flush()
-            except WeftError as error:
-                log.warning("sightings are kept for the next time: %s", error)
-            except Exception:
-                log.exception("sightings are kept for the next time")
 
 
 def _to_sqlite(session: Session, batch: Mapping[str, float]) -> Collection[str]:
