@@ -60,11 +60,6 @@ def standing(document: Document, root: Root, before: Root | None = None) -> list
     return found
 
 
-def is_complete(document: Document, root: Root, before: Root | None = None) -> bool:
-    """Whether enough have signed."""
-    return all(part.is_met for part in standing(document, root, before))
-
-
 def sign_with(document: Document, signer: Signer, root: Root, before: Root | None = None) -> bool:
     """Add a signature; False where it has been there already. Raises BadCeremony `wrong_key`."""
     keyid = signer.public_key.keyid

@@ -139,12 +139,6 @@ def keys_in(folder: Path) -> list[KeyFile]:
     return sorted(found, key=lambda file: (list(WORDS).index(file.role), not file.is_private))
 
 
-def load_signers(folder: Path, ask: Ask, roles: tuple[str, ...] = (*WORDS,)) -> dict[str, Signer]:
-    """What one can sign with by the folder, by key id. Raises BadKey of the first that is wrong."""
-    files = [file for file in keys_in(folder) if file.is_private and file.role in roles]
-    return {file.keyid: load_signer(file.path, ask) for file in files}
-
-
 def load_signer(source: Path, ask: Ask) -> Signer:
     """Sign by a file of a private key, or by one that says where the key lies.
 
