@@ -89,15 +89,16 @@ def product_step(a: Step, b: Step) -> Step:
 
 
 def quantise(
-    values: NDArray[np.float64], bits: int, max_k: int = MAX_K
+    values: NDArray[np.float64], bits: int, max_k: int = MAX_K, least: float = 0.0
 ) -> tuple[NDArray[np.int64], Step]:
     """Symbols in +-(2^(bits-1) - 1) and the step that makes the largest value fit unclipped.
 
-    Raises BadMethod where a value is too large for any grid, or not finite.
+    The step is not below `least`. Raises BadMethod where a value is too large for any grid, or not
+    finite.
     """
     top = (1 << (bits - 1)) - 1
     largest = float(np.abs(values).max(initial=0.0))
-    step = step_at_least(largest / top, max_k)
+    step = step_at_least(max(largest / top, least), max_k)
     symbols = np.rint(values / step.value).astype(np.int64)
     return np.clip(symbols, -top, top), step
 

@@ -59,7 +59,7 @@ def header(method: methods.Method, options: Options, model: str) -> PackageHeade
         format=FORMAT,
         model=model,
         method=methods.wire_id(method),
-        options=options.model_dump(),
+        options=options.sent(),
         coder=coding.DEFAULT_CODER,
         tool=f"weft {version('weft')}",
     )

@@ -38,19 +38,21 @@ def finish(
     schema: Schema | None = None,
     decoded: Path | None = None,
     golden: MakeGolden | None = None,
+    steps: Mapping[str, float] | None = None,
 ) -> BuildReport:
     """Add the tensors that are not coded yet, write the package, and decode it.
 
     `others` holds new values by name in the tensor's shape: real numbers, or the storage form for
     dtypes that are not floats. A tensor in neither stays as it is. `schema` is that of the result,
-    the base's by default. The decoded weights are kept in `decoded` where it is given. Raises
-    BadWeights.
+    the base's by default. The decoded weights are kept in `decoded` where it is given. `steps` are
+    those of others that need not be finer. Raises BadWeights.
     """
     target = coded.base.schema if schema is None else schema
     sent = dict(coded.sent)
     for name, values in others.items():
         if name not in sent:
-            sent[name] = send_elements(coded.base, target[name], values, coded.options.bits)
+            step = (steps or {}).get(name, 0.0)
+            sent[name] = send_elements(coded.base, target[name], values, coded.options.bits, step)
     head = header(coded.method, coded.options, model)
     return assemble(head, coded.base, target, sent, output, decoded, golden)
 

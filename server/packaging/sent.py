@@ -33,11 +33,14 @@ class Sent:
 UNCHANGED = Sent(TensorPlan(Plan.UNCHANGED))
 
 
-def send_elements(base: WeightsReader | None, spec: TensorSpec, new: Array, bits: int) -> Sent:
+def send_elements(
+    base: WeightsReader | None, spec: TensorSpec, new: Array, bits: int, step: float = 0.0
+) -> Sent:
     """One tensor as quantised changes where that works, else as it is.
 
-    `new` has the tensor's shape and holds real numbers, or the storage form where `spec` is not a
-    float. Raises BadWeights where a number is not finite and the base's was.
+    The grid is as fine as `bits` allow, but no finer than `step`. `new` has the tensor's shape and
+    holds real numbers, or the storage form where `spec` is not a float. Raises BadWeights where a
+    number is not finite and the base's was.
     """
     if not spec.is_float:
         return send_raw(spec, np.asarray(new))
@@ -48,20 +51,21 @@ def send_elements(base: WeightsReader | None, spec: TensorSpec, new: Array, bits
     if not np.isfinite(new).all():
         raise BadWeights("not_finite", f"{spec.name!r} holds NaN or infinite values")
     change = new - to_float64(old, spec.dtype)
-    if not change.any() and base and base.schema.get(spec.name) == spec:
+    kept = base is not None and base.schema.get(spec.name) == spec
+    if not change.any() and kept:
         return UNCHANGED
     try:
-        q, step = quantise(change.reshape(-1), bits)
+        q, grid = quantise(change.reshape(-1), bits, least=step)
     except BadMethod:  # doubles beyond every grid
         return send_raw(spec, round_to(new, spec.dtype))
-    if change.any() and not q.any():  # too small for any grid: subnormal weights
-        return send_raw(spec, round_to(new, spec.dtype))
+    if change.any() and not q.any():  # too small to be felt, or for any grid: subnormal weights
+        return UNCHANGED if step and kept else send_raw(spec, round_to(new, spec.dtype))
     if spec.name.endswith(VARIANCE_SUFFIX):
-        decoded = add(old.reshape(-1), spec.dtype, q, step)
+        decoded = add(old.reshape(-1), spec.dtype, q, grid)
         if not (to_float64(decoded, spec.dtype) > 0).all():
             return send_raw(spec, round_to(new, spec.dtype))
     count = 0 if spec.name.endswith(STATISTICS) else spec.size
-    return Sent(TensorPlan(Plan.DIRECT, (step,)), [q], count=count)
+    return Sent(TensorPlan(Plan.DIRECT, (grid,)), [q], count=count)
 
 
 def send_raw(spec: TensorSpec, elements: Array) -> Sent:

@@ -108,9 +108,9 @@ def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildRepor
             form = refined.schema[name]
             if base.schema.get(name) == form:
                 coded.sent[name] = send_elements(base, form, refined.others[name], options.bits)
-        others = _settle(job, refined, coded.decoded(), folder).others
+        settled = _settle(job, refined, coded.decoded(), folder)
         places = folder / spec.PACKAGE, task.model, refined.schema, folder / spec.DECODED
-        return finish(coded, others, *places, _golden(job))
+        return finish(coded, settled.others, *places, _golden(job), settled.steps)
 
 
 def _lossless(task: Task, state: State, folder: Path, golden: Expected | None) -> BuildReport:

@@ -38,9 +38,10 @@ class Batches:
         """The training part, and about `share` of the rows kept apart; drawn by the seed."""
         order = torch.randperm(len(self), generator=generator(seed, "split"))
         kept = round(len(self) * share)
-        return self._rows(order[kept:]), self._rows(order[:kept])
+        return self.rows(order[kept:]), self.rows(order[:kept])
 
-    def _rows(self, rows: Tensor) -> Batches:
+    def rows(self, rows: Tensor) -> Batches:
+        """Those rows, in their order in the data."""
         rows = rows.sort().values.to(self.images.device)
         return Batches(self.images[rows], self.labels[rows])
 

@@ -8,7 +8,7 @@ torch would break tied weights and deep copies, and rename the tensors of the st
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,12 @@ class Clone:
             return state_of(module)
 
 
-def clone_for(start: Start, plan: Plan, device: torch.device) -> Clone:
+def clone_for(
+    start: Start,
+    plan: Plan,
+    device: torch.device,
+    sensitivities: Mapping[str, float] | None = None,
+) -> Clone:
     """A clone that learns matrices by the plan's method, and the other tensors as they are."""
     module = start.module.to(device)
     module.requires_grad_(False)
@@ -127,7 +132,8 @@ def clone_for(start: Start, plan: Plan, device: torch.device) -> Clone:
             vectors[name] = nn.Parameter(state[name].clone())
         elif plan.recipe.matrices or name in start.reshaped:
             kept = name not in start.reshaped
-            matrices[name] = _reparam(name, state[name], plan, device, by_method=kept)
+            felt = (sensitivities or {}).get(name)
+            matrices[name] = _reparam(name, state[name], plan, device, felt, by_method=kept)
     return Clone(start, matrices, vectors, plan.recipe.vector_rate)
 
 
@@ -141,7 +147,12 @@ def dense_clone(start: Start, rate: float, device: torch.device) -> Clone:
 
 
 def _reparam(
-    name: str, weight: Tensor, plan: Plan, device: torch.device, by_method: bool
+    name: str,
+    weight: Tensor,
+    plan: Plan,
+    device: torch.device,
+    sensitivity: float | None,
+    by_method: bool,
 ) -> Reparam:
     """The method's parametrisation, or a dense change where that is smaller or the only way."""
     W = weight.reshape(weight.shape[0], -1).cpu().double().numpy()
@@ -157,8 +168,8 @@ def _reparam(
         frozen = method.prepare(W, name, plan.options)
     except BadMethod:
         return dense
-    reparam = REPARAMS[method.id](Site(W, name, plan.options, frozen, plan.recipe.seed, device))
-    return _at_rate(reparam, plan)
+    site = Site(W, name, plan.options, frozen, plan.recipe.seed, device, sensitivity)
+    return _at_rate(REPARAMS[method.id](site), plan)
 
 
 def _at_rate(reparam: Reparam, plan: Plan) -> Reparam:

@@ -28,8 +28,11 @@ from server.refine.evaluate import Measure, Scores
 from server.refine.labelled import open_labelled, sample
 from server.refine.loop import Report, fit
 from server.refine.outcome import Refined, Settled, collect
+from server.refine.reparam import REPARAMS
+from server.refine.sensitivity import sensitivities
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
+from server.refine.steps import steps_of
 from server.refine.weights import State, from_storage, load_into, load_state
 from shared import methods
 from shared.tensors import Array
@@ -90,7 +93,9 @@ class Job:
         travelling = {t: new[t] for n in norms for t in (n.mean, n.var) if t not in folded}
         others = {n: v for n, v in refined.others.items() if n not in decoded}
         others |= {n: t.double().numpy() for n, t in (travelling | folded).items()}
-        return Settled(others, statistics)
+        load_into(module, {n: torch.from_numpy(v) for n, v in others.items()})
+        steps = steps_of(module, self.base, others, self.data)
+        return Settled(others, statistics, steps)
 
     def target(self) -> nn.Module:
         """A fresh network of the target's architecture, on the CPU."""
@@ -140,7 +145,10 @@ class Job:
         kept = [n for n in norms if n.var not in start.reshaped]
         held = start.module.state_dict()
         load_into(start.module, batchnorm.unfold(held, self._statistics(start), kept))
-        return clone_for(start, self.plan, self.device)
+        felt = None
+        if REPARAMS[self.plan.method.id].needs_sensitivity:
+            felt = sensitivities(start.module, self.data)
+        return clone_for(start, self.plan, self.device, felt)
 
     def _statistics(self, start: Start) -> State:
         """BatchNorm's statistics under the base: those kept with it, else observed."""

@@ -40,11 +40,13 @@ class Refined:
 class Settled:
     """`others` as in Refined, with BatchNorm folded; `statistics` to keep beside the version.
 
-    What folding leaves as it is on the device stands in `others` with the base's values.
+    What folding leaves as it is on the device stands in `others` with the base's values. `steps`:
+    the grids on which the others lose the least for their bytes; not all of them have one.
     """
 
     others: dict[str, Array]
     statistics: State
+    steps: dict[str, float]
 
     def save_statistics(self, path: Path) -> None:
         """Write the file that unfolds this version before its next refinement."""

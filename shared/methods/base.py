@@ -57,9 +57,16 @@ _EXACT_PRODUCTS = 1 << 53
 
 
 class Options(BaseModel):
-    """Options of a method; they travel in the package's header."""
+    """Options of a method; those that a device needs travel in the package's header."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Those that only training needs.
+    training: ClassVar[frozenset[str]] = frozenset()
+
+    def sent(self) -> dict[str, Any]:
+        """What the package's header holds of them."""
+        return self.model_dump(exclude=set(self.training))
 
 
 class LossyOptions(Options):

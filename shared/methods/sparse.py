@@ -2,8 +2,8 @@
 
 What the paper's methods save in parameters, this saves in bits: the change is trained on its grid
 under a rate term (`server.refine.reparam.sparse`), so that few weights move, by one step or two,
-and gaps cost what entropy says (`shared.gap_coding`). It needs no factorisation and serves layers
-of any kind.
+and gaps cost what entropy says (`shared.gap_coding`). Steps travel with each tensor, so a training
+may choose them. It needs no factorisation and serves layers of any kind.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Sym
 from shared.svd import Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
+#: In spreads of the weights, where nothing else is known.
+_STEP = 0.7
+
 
 class SparseOptions(LossyOptions):
     """Options of `sparse`."""
 
-    step: float = Field(
-        default=0.7, gt=0, le=16, description="step of the grid over the spread of the weights"
+    training = frozenset({"step", "rate"})
+
+    step: float | None = Field(
+        default=None,
+        gt=0,
+        le=16,
+        description="step of the grid over the spread of the weights; by default by what they do",
     )
     rate: float = Field(
         default=1e-5, ge=0, le=1, description="what a byte costs, in units of the training loss"
@@ -33,7 +41,10 @@ class SparseOptions(LossyOptions):
 
 
 class Sparse(LossyMethod):
-    """Parameters: `change` (o, i), in the units of the weights. Frozen: `step`, of the grid."""
+    """Parameters: `change` (o, i), in the units of the weights, and `step` (1,) of its grid.
+
+    Frozen: `step`, of the grid, where a training does not know better.
+    """
 
     id = "sparse"
     summary = "few steps of a coarse grid, trained under what they cost"
@@ -50,7 +61,7 @@ class Sparse(LossyMethod):
 
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
         """The difference."""
-        return {"change": target - W}
+        return {"change": target - W, "step": np.array([_step(W, options).value])}
 
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
         """The change itself."""
@@ -60,7 +71,8 @@ class Sparse(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """The nearest multiples of the step."""
-        step, top = _step(W, options), (1 << options.bits - 1) - 1
+        step = step_at_least(float(parameters["step"][0]))
+        top = (1 << options.bits - 1) - 1
         symbols = np.rint(np.ravel(parameters["change"]) / step.value)
         return Code([np.clip(symbols, -top, top).astype(np.int64)], (step,))
 
@@ -76,4 +88,4 @@ def _step(W: Matrix, options: SparseOptions) -> Step:
     """That share of the spread; of the largest weight where all are equal, of 1 where all are 0."""
     largest = float(np.abs(W).max(initial=0.0)) or 1.0
     spread = largest * float((W / largest).std())  # squares of the weights themselves may overflow
-    return step_at_least(options.step * (spread or largest))
+    return step_at_least((options.step or _STEP) * (spread or largest))

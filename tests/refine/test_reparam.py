@@ -25,12 +25,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 SHAPES = [(8, 12), (12, 8), (16, 9), (1, 6)]
 
 
-def _reparam(id_: str, W: np.ndarray) -> tuple[Reparam, LossyMethod, Any]:
+def _reparam(
+    id_: str, W: np.ndarray, felt: float | None = None
+) -> tuple[Reparam, LossyMethod, Any]:
     method = methods.get(id_)
     assert isinstance(method, LossyMethod)
     options = methods.options(method, OPTIONS[id_])
     frozen = method.prepare(W, "layer", options)
-    return REPARAMS[id_](Site(W, "layer", options, frozen, 5, CPU)), method, options
+    return REPARAMS[id_](Site(W, "layer", options, frozen, 5, CPU, felt)), method, options
 
 
 def _matrix(shape: tuple[int, int]) -> np.ndarray:
@@ -148,6 +150,16 @@ def test_a_rare_symbol_costs_its_sign_and_its_surprise() -> None:
     assert penalty is not None
     assert float(penalty.detach()) == pytest.approx(options.rate * surprise / 8 * 7)
     assert _reparam("rm", _matrix((8, 12)))[0].penalty() is None
+
+
+def test_a_step_of_sparse_is_as_large_as_the_loss_allows() -> None:
+    W = _matrix((8, 12))
+    coarse, fine = (_reparam("sparse", W, felt)[0].values()["step"][0] for felt in (0.01, 1.0))
+    assert coarse == pytest.approx(10 * fine, rel=0.02)
+    assert 0.5 * 1.0 * fine**2 == pytest.approx(1.1e-5, rel=0.02)  # the price of 1.1 bytes
+    unknown = _reparam("sparse", W)[0].values()["step"][0]
+    assert unknown == _reparam("sparse", W, 0.0)[0].values()["step"][0]
+    assert unknown == pytest.approx(0.7 * W.std(), rel=0.02)
 
 
 def test_changes_of_less_than_half_a_step_are_none() -> None:

@@ -26,7 +26,11 @@ Values = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a parametrisation is used: W float64 (o, i), the tensor's name, the run's seed."""
+    """Where a parametrisation is used: W float64 (o, i), the tensor's name, the run's seed.
+
+    `sensitivity` is what `server.refine.sensitivity` says of the tensor, where the parametrisation
+    asked for it.
+    """
 
     W: NDArray[np.float64]
     name: str
@@ -34,6 +38,7 @@ class Site:
     frozen: Mapping[str, Any]
     seed: int
     device: torch.device
+    sensitivity: float | None = None
 
     def tensor(self, array: NDArray[Any]) -> Tensor:
         """A float32 copy on the training device."""
@@ -57,6 +62,8 @@ class Reparam(abc.ABC):
     rate: float = 3e-3
     #: Parameters that weight decay must not touch.
     undecayed: ClassVar[frozenset[str]] = frozenset()
+    #: It wants to know how much the loss feels a change of each tensor.
+    needs_sensitivity: ClassVar[bool] = False
 
     def __init__(self, site: Site) -> None:
         self.site = site

@@ -6,23 +6,40 @@ rate is in the training.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from server.refine.reparam.base import Reparam, Site, Values, float64
+from server.refine.sensitivity import step_for
+from shared.grid import step_at_least
 
 #: The share of symbols that are not zero is taken to be within these, so that the cost is finite.
 _FEWEST, _MOST = 1e-4, 0.5
+#: What a step adds to the loss by itself, as the price of so many bytes: a symbol costs about one.
+_BYTES_A_STEP = 1.1
 
 
 class Sparse(Reparam):
-    """`W + step round(c)`; gradients pass straight through the rounding."""
+    """`W + step round(c)`; gradients pass straight through the rounding.
+
+    A symbol is worth its bytes where it wins more than they cost. Moving a weight of sensitivity F
+    by its best d wins F d^2 / 2, so steps that cost one loss everywhere, about that of a symbol's
+    bytes, suit all tensors; a share of the weights' spread is far too much in one layer and too
+    little to matter in another.
+    """
 
     rate = 5e-2
+    needs_sensitivity = True
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._step = site.frozen["step"].value
+        felt = None
+        if site.options.step is None and site.sensitivity is not None:
+            felt = step_for(_BYTES_A_STEP * site.options.rate, site.sensitivity)
+        if felt is not None:
+            self._step = step_at_least(felt).value
         self._c = site.zeros(*site.W.shape)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -47,5 +64,5 @@ class Sparse(Reparam):
         return cost
 
     def values(self) -> Values:
-        """`change` (o, i), on the grid."""
-        return {"change": float64(self._c.round()) * self._step}
+        """`change` (o, i), on the grid of `step` (1,)."""
+        return {"change": float64(self._c.round()) * self._step, "step": np.array([self._step])}
