@@ -91,6 +91,11 @@ class Clone:
         logits: Tensor = functional_call(self.module, dict(self.weights()), (images,))
         return logits
 
+    def round(self, rounding: bool) -> None:
+        """Whether what is trained is rounded as it will be sent."""
+        for matrix in self.matrices.values():
+            matrix.rounding = rounding
+
     def penalty(self) -> Tensor | float:
         """What the parametrisations add to the loss."""
         terms = [matrix.penalty() for matrix in self.matrices.values()]
@@ -161,7 +166,8 @@ def _reparam(
     if not by_method:
         return dense
     if not isinstance(method, LossyMethod) or method.id == "direct":
-        return _at_rate(dense, plan)
+        site = Site(W, name, plan.options, {}, plan.recipe.seed, device)
+        return _at_rate(REPARAMS[method.id](site), plan)
     if not method.every_weight and method.count(W.shape[0], W.shape[1], plan.options) >= W.size:
         return dense
     try:

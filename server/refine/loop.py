@@ -83,6 +83,7 @@ def fit(
     for epoch in range(len(history), recipe.epochs):
         torch.manual_seed(prng.stream_key(recipe.seed, f"dropout/{epoch}") >> 1)
         clone.module.train()
+        clone.round(epoch >= recipe.rounds_from)
         total = torch.zeros((), device=data.labels.device)
         for step, (images, labels) in enumerate(data.epoch(recipe, epoch)):
             share = recipe.share(epoch * steps + step, recipe.epochs * steps)
@@ -98,6 +99,7 @@ def fit(
         progress.epoch(epoch, mean, score)
         if checkpoint:
             checkpoint.save(clone, optimizer, history)
+    clone.round(recipe.rounds_from < recipe.epochs)
     return history
 
 

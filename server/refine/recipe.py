@@ -44,6 +44,9 @@ class Recipe(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="Of order, augmentation and start values.")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: all.")
+    rounding: float = Field(
+        0.5, ge=0, le=1, description="Share of the training with weights rounded as they are sent."
+    )
     matrices: bool = Field(
         True, description="False trains only biases and BatchNorm: a control for comparisons."
     )
@@ -54,6 +57,11 @@ class Recipe(BaseModel):
         le=64,
         description="Golden samples that the package carries, drawn in the shape of the data.",
     )
+
+    @property
+    def rounds_from(self) -> int:
+        """The first epoch that is trained on what will be sent."""
+        return self.epochs - round(self.epochs * self.rounding)
 
     def share(self, step: int, steps: int) -> float:
         """The learning rate of `step` out of `steps`, as a share of the highest."""

@@ -14,7 +14,8 @@ module of this package that defines one subclass of `LossyMethod` and is listed 
 it snaps them (`FactorisingMethod`); it takes no discrete decision from a computed float. A change
 in what `chunks` computes is a new `version`, and the old one stays decodable.
 
-Parameters are float64 arrays by name; each method's docstring gives names and shapes.
+Parameters are float64 arrays by name; each method's docstring gives names and shapes. A parameter
+that training rounded to a grid comes with `<name>.step` (see `code_parameter`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from shared.coding import SymbolSource
 from shared.errors import BadMethod, BadPackage
 from shared.grid import (
     MAX_FACTOR_K,
+    MAX_K,
     MIN_EXPONENT,
     Q_LIMIT,
     Guard,
@@ -211,16 +213,39 @@ def product_rows(A: Matrix, B: Matrix) -> Iterator[Matrix]:
         yield A[rows] @ B
 
 
-def code_product(L: Matrix, R: Matrix, bits: int) -> tuple[list[Symbols], tuple[Any, ...]]:
-    """Symbols of both factors of `L R`, and the one step of the product.
+def code_product(
+    parameters: Parameters, left: str, right: str, bits: int
+) -> tuple[list[Symbols], tuple[Any, ...]]:
+    """Symbols of both factors of a product `L R`, and its one step.
 
-    The factors are balanced first, so that an error in either weighs the same in the product.
+    Factors that were not rounded in training are balanced first, so that an error in either weighs
+    the same in the product.
     """
+    L, R = parameters[left], parameters[right]
+    if f"{left}.step" in parameters:
+        a, step_a = code_parameter(parameters, left, bits, MAX_FACTOR_K)
+        b, step_b = code_parameter(parameters, right, bits, MAX_FACTOR_K)
+        return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
     U, s, Vt = svd.NUMPY.svd(L @ R)
     root = np.sqrt(s[: L.shape[1]])
     a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
     b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
     return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
+
+
+def code_parameter(
+    parameters: Parameters, name: str, bits: int, max_k: int = MAX_K
+) -> tuple[Symbols, Step]:
+    """Symbols of one parameter, in its shape: on the grid it was trained on, or the finest.
+
+    A training that rounded `name` says so by `<name>.step`, an array of one number.
+    """
+    trained = parameters.get(f"{name}.step")
+    if trained is None:
+        return quantise(parameters[name], bits, max_k)
+    step, top = step_at_least(float(trained[0]), max_k), (1 << (bits - 1)) - 1
+    symbols = np.rint(parameters[name] / step.value)
+    return np.clip(symbols, -top, top).astype(np.int64), step
 
 
 def row_blocks(o: int, i: int) -> Iterator[slice]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from shared.coding import SymbolSource
-from shared.grid import quantise
-from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Symbols, Tensor, read
+from shared.methods.base import (
+    Code,
+    LossyMethod,
+    LossyOptions,
+    Parameters,
+    Symbols,
+    Tensor,
+    code_parameter,
+    read,
+)
 from shared.svd import Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
@@ -41,8 +47,8 @@ class Direct(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """One step for the whole matrix."""
-        q, step = quantise(np.ravel(parameters["change"]), options.bits)
-        return Code([q], (step,))
+        q, step = code_parameter(parameters, "change", options.bits)
+        return Code([q.reshape(-1)], (step,))
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The symbols are the change."""

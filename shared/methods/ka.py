@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from shared import svd
 from shared.errors import BadPackage
-from shared.grid import quantise
 from shared.methods.base import (
     Code,
     FactorisingMethod,
     Parameters,
     RankOptions,
     Tensor,
+    code_parameter,
     code_product,
     product_rows,
     row_blocks,
@@ -82,8 +82,11 @@ class KnowledgeAugmentation(FactorisingMethod):
     ) -> Code:
         """`ds`, `U'`, `V'` with a step each (those of `U'` and `V'` as their product)."""
         vectors, s = svd.short_side(W)
-        ds, step_ds = quantise(constrain(parameters["ds"], s, caution), options.bits)
-        (a, b), (step,) = code_product(parameters["U"], parameters["V"].T, options.bits)
+        ds, step_ds = code_parameter(
+            {**parameters, "ds": constrain(parameters["ds"], s, caution)}, "ds", options.bits
+        )
+        factors = {**parameters, "V": parameters["V"].T}
+        (a, b), (step,) = code_product(factors, "U", "V", options.bits)
         P = svd.spectral_operator(vectors, s, step_ds.value * ds.astype(np.float64))
         change = P @ W if W.shape[0] <= W.shape[1] else W @ P
         n = options.rank

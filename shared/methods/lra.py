@@ -58,7 +58,7 @@ class LowRankApproximation(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """Balanced factors, one step each; the product of the two steps is the grid."""
-        (a, b), steps = code_product(parameters["L"], parameters["R"], options.bits)
+        (a, b), steps = code_product(parameters, "L", "R", options.bits)
         q = a.reshape(W.shape[0], -1).astype(np.float64) @ b.reshape(-1, W.shape[1])
         if np.abs(q).max(initial=0.0) >= Q_LIMIT:
             raise BadMethod("not_applicable", f"{name}: factors of so many bits leave the grid")

@@ -14,7 +14,6 @@ from pydantic import Field
 from shared import prng
 from shared.coding import SymbolSource
 from shared.errors import BadPackage
-from shared.grid import quantise
 from shared.methods.base import (
     Code,
     LossyMethod,
@@ -22,6 +21,7 @@ from shared.methods.base import (
     RankOptions,
     Symbols,
     Tensor,
+    code_parameter,
     read_array,
     row_blocks,
 )
@@ -66,7 +66,7 @@ class LowRankUpdate(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """One step for `L`, which is the grid's as well."""
-        q, step = quantise(parameters["L"], options.bits)
+        q, step = code_parameter(parameters, "L", options.bits)
         return Code([q.reshape(-1)], (step,))
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:

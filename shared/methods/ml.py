@@ -12,13 +12,13 @@ from typing import Any
 
 from shared import prng, svd
 from shared.errors import BadMethod, BadPackage
-from shared.grid import quantise
 from shared.methods.base import (
     Code,
     FactorisingMethod,
     Parameters,
     RankOptions,
     Tensor,
+    code_parameter,
     row_blocks,
     snap_step,
 )
@@ -64,10 +64,10 @@ class MappingLearning(FactorisingMethod):
     ) -> Code:
         """One step for `L`; seed, r and clusters as parameters of the tensor."""
         basis = _Basis.choose(W, name, options.rank, caution)
-        L = parameters["L"]
         if caution != 1.0:  # trained on another basis of (nearly) the same space
-            L = L @ _Basis.choose(W, name, options.rank).R @ basis.R.T
-        q, step = quantise(L, options.bits)
+            L = parameters["L"] @ _Basis.choose(W, name, options.rank).R @ basis.R.T
+            parameters = {"L": L}
+        q, step = code_parameter(parameters, "L", options.bits)
         product = (q * step.value) @ basis.R
         change = product if self.keeps_base else product - W
         return Code([q.reshape(-1)], (step, snap_step(W, change, caution)), basis.pack())

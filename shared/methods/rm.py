@@ -13,8 +13,16 @@ from pydantic import Field
 
 from shared import prng
 from shared.coding import SymbolSource
-from shared.grid import quantise
-from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Symbols, Tensor, read
+from shared.methods.base import (
+    Code,
+    LossyMethod,
+    LossyOptions,
+    Parameters,
+    Symbols,
+    Tensor,
+    code_parameter,
+    read,
+)
 from shared.svd import Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
@@ -64,7 +72,7 @@ class RandomMask(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """One step for all selected weights."""
-        q, step = quantise(parameters["values"], options.bits)
+        q, step = code_parameter(parameters, "values", options.bits)
         return Code([q], (step,))
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:

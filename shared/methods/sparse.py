@@ -16,7 +16,16 @@ from pydantic import Field
 
 from shared.coding import SymbolSource
 from shared.grid import Step, step_at_least
-from shared.methods.base import Code, LossyMethod, LossyOptions, Parameters, Symbols, Tensor, read
+from shared.methods.base import (
+    Code,
+    LossyMethod,
+    LossyOptions,
+    Parameters,
+    Symbols,
+    Tensor,
+    code_parameter,
+    read,
+)
 from shared.svd import Matrix
 from shared.tensors import CHUNK_ELEMENTS
 
@@ -41,7 +50,7 @@ class SparseOptions(LossyOptions):
 
 
 class Sparse(LossyMethod):
-    """Parameters: `change` (o, i), in the units of the weights, and `step` (1,) of its grid.
+    """Parameters: `change` (o, i), in the units of the weights, always with `change.step`.
 
     Frozen: `step`, of the grid, where a training does not know better.
     """
@@ -61,7 +70,7 @@ class Sparse(LossyMethod):
 
     def fit(self, W: Matrix, target: Matrix, name: str, options: Any) -> dict[str, Matrix]:
         """The difference."""
-        return {"change": target - W, "step": np.array([_step(W, options).value])}
+        return {"change": target - W, "change.step": np.array([_step(W, options).value])}
 
     def effect(self, W: Matrix, parameters: Parameters, name: str, options: Any) -> Matrix:
         """The change itself."""
@@ -71,10 +80,8 @@ class Sparse(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """The nearest multiples of the step."""
-        step = step_at_least(float(parameters["step"][0]))
-        top = (1 << options.bits - 1) - 1
-        symbols = np.rint(np.ravel(parameters["change"]) / step.value)
-        return Code([np.clip(symbols, -top, top).astype(np.int64)], (step,))
+        q, step = code_parameter(parameters, "change", options.bits)
+        return Code([q.reshape(-1)], (step,))
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The symbols are the change."""

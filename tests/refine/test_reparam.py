@@ -8,7 +8,7 @@ import torch
 
 from server.refine.reparam import REPARAMS, Reparam, Site
 from shared import methods
-from shared.methods.base import LossyMethod
+from shared.methods.base import LossyMethod, Tensor
 from shared.methods.ka import constrain
 
 CPU = torch.device("cpu")
@@ -26,13 +26,30 @@ SHAPES = [(8, 12), (12, 8), (16, 9), (1, 6)]
 
 
 def _reparam(
-    id_: str, W: np.ndarray, felt: float | None = None
+    id_: str, W: np.ndarray, felt: float | None = None, bits: int = 8
 ) -> tuple[Reparam, LossyMethod, Any]:
     method = methods.get(id_)
     assert isinstance(method, LossyMethod)
-    options = methods.options(method, OPTIONS[id_])
+    options = methods.options(method, OPTIONS[id_] | {"bits": bits})
     frozen = method.prepare(W, "layer", options)
     return REPARAMS[id_](Site(W, "layer", options, frozen, 5, CPU, felt)), method, options
+
+
+class _Source:
+    """Symbols as a decoder reads them."""
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self._arrays = iter(arrays)
+
+    def start(self) -> None:
+        self._array, self._at = next(self._arrays), 0
+
+    def read(self, count: int) -> np.ndarray:
+        self._at += count
+        return self._array[self._at - count : self._at]
+
+    def finish(self) -> None:
+        assert next(self._arrays, None) is None
 
 
 def _matrix(shape: tuple[int, int]) -> np.ndarray:
@@ -78,6 +95,30 @@ def test_trained_weights_are_what_the_method_makes_of_the_values(
     new = W + method.effect(W, reparam.values(), "layer", options)
     np.testing.assert_allclose(reparam.effective().detach(), new, atol=1e-6)
     assert all(v.dtype == np.float64 for v in reparam.values().values())
+
+
+@pytest.mark.parametrize("id_", OPTIONS)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_rounded_weights_are_those_that_are_sent(
+    id_: str, bits: int, shape: tuple[int, int]
+) -> None:
+    W = _matrix(shape)
+    reparam, method, options = _reparam(id_, W, bits=bits)
+    _shake(reparam)
+    before = reparam.effective().detach()
+    reparam.rounding = True
+    trained = reparam.effective()
+    code = method.code(W, reparam.values(), "layer", options)
+    tensor = Tensor("layer", *W.shape, options, code.steps, lambda: W, code.params)
+    q = np.concatenate(list(method.chunks(tensor, _Source(code.symbols)))).reshape(W.shape)
+    start = 0 if method.from_zero else W
+    sent = start + q * code.steps[-1].value
+    np.testing.assert_allclose(trained.detach(), sent, atol=2e-4 * W.std() + 1e-6)
+    if bits == 2 and id_ != "sparse":
+        assert not torch.allclose(trained, before, atol=1e-3)
+    trained.square().sum().backward()
+    assert any(bool(p.grad.any()) for p in reparam.parameters().values() if p.grad is not None)
 
 
 @pytest.mark.parametrize("id_", OPTIONS)
@@ -154,11 +195,12 @@ def test_a_rare_symbol_costs_its_sign_and_its_surprise() -> None:
 
 def test_a_step_of_sparse_is_as_large_as_the_loss_allows() -> None:
     W = _matrix((8, 12))
-    coarse, fine = (_reparam("sparse", W, felt)[0].values()["step"][0] for felt in (0.01, 1.0))
+    sites = [_reparam("sparse", W, felt)[0] for felt in (0.01, 1.0)]
+    coarse, fine = (site.values()["change.step"][0] for site in sites)
     assert coarse == pytest.approx(10 * fine, rel=0.02)
     assert 0.5 * 1.0 * fine**2 == pytest.approx(1.1e-5, rel=0.02)  # the price of 1.1 bytes
-    unknown = _reparam("sparse", W)[0].values()["step"][0]
-    assert unknown == _reparam("sparse", W, 0.0)[0].values()["step"][0]
+    unknown = _reparam("sparse", W)[0].values()["change.step"][0]
+    assert unknown == _reparam("sparse", W, 0.0)[0].values()["change.step"][0]
     assert unknown == pytest.approx(0.7 * W.std(), rel=0.02)
 
 

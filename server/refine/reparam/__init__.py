@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.refine.reparam.base import Reparam, Site
-from server.refine.reparam.dense import Dense
+from server.refine.reparam.dense import Dense, Direct
 from server.refine.reparam.ka import KnowledgeAugmentation
 from server.refine.reparam.lra import LowRankApproximation
 from server.refine.reparam.lru import LowRankUpdate
@@ -22,7 +22,7 @@ REPARAMS: dict[str, type[Reparam]] = {
     "lru": LowRankUpdate,
     "rm": RandomMask,
     "sparse": Sparse,
-    "direct": Dense,
+    "direct": Direct,
     "xor": Dense,
     "full": Dense,
 }

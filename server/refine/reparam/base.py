@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shared.grid import MAX_K
+
 Values = dict[str, NDArray[np.float64]]
 
 
@@ -68,6 +70,8 @@ class Reparam(abc.ABC):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.W = site.tensor(site.W)  # (o, i)
+        #: Whether what is trained is rounded as it will be sent; the loop says from when on.
+        self.rounding = False
 
     @abc.abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -84,6 +88,33 @@ class Reparam(abc.ABC):
     @abc.abstractmethod
     def values(self) -> Values:
         """The method's parameters as `shared.methods` names them, in the units of the weights."""
+
+    def rounded(self, x: Tensor, unit: float, max_k: int = MAX_K) -> Tensor:
+        """`x`, of which one is `unit` of weights, on the grid on which it will be sent.
+
+        The gradient passes straight through. `x` itself before rounding begins.
+        """
+        if not self.rounding:
+            return x
+        step = self._grid(x.detach(), unit, max_k) / unit
+        return x + ((x / step).round() * step - x).detach()
+
+    def sent(self, name: str, x: Tensor, unit: float, max_k: int = MAX_K) -> Values:
+        """A parameter as `values` gives it, with its step where it is rounded."""
+        values = {name: float64(self.rounded(x, unit, max_k)) * unit}
+        if self.rounding:
+            values[f"{name}.step"] = float64(self._grid(x.detach(), unit, max_k))[None]
+        return values
+
+    def _grid(self, x: Tensor, unit: float, max_k: int) -> Tensor:
+        """The step that `shared.grid.quantise` takes, exactly; without waiting for the device."""
+        top = (1 << (self.site.options.bits - 1)) - 1
+        mantissa, exponent = torch.frexp(x.abs().max() * (unit / top))
+        bits = max_k.bit_length()
+        k = torch.ceil(torch.ldexp(mantissa, torch.tensor(bits)))
+        k = torch.where(k > max_k, torch.ceil(k / 2) * 2, k)
+        step = torch.ldexp(k, exponent - bits)
+        return step.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def float64(tensor: Tensor) -> NDArray[np.float64]:

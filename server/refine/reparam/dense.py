@@ -1,4 +1,7 @@
-"""Dense retraining: a change of every weight, in units of the weights' spread."""
+"""Dense retraining: a change of every weight, in units of the weights' spread.
+
+`direct` sends it, rounded; `Dense` also serves the lossless methods and what no factorisation does.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +30,15 @@ class Dense(Reparam):
     def values(self) -> Values:
         """`change` (o, i)."""
         return {"change": float64(self._change) * self.site.unit}
+
+
+class Direct(Dense):
+    """The same, rounded in the end."""
+
+    def effective(self) -> Tensor:
+        """See Reparam."""
+        return self.W.add(self.rounded(self._change, self.site.unit), alpha=self.site.unit)
+
+    def values(self) -> Values:
+        """`change` (o, i)."""
+        return self.sent("change", self._change, self.site.unit)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from server.refine.reparam.base import Reparam, Site, Values, float64
+from server.refine.reparam.base import Reparam, Site, Values
 from shared import prng
+from shared.grid import MAX_FACTOR_K
 
 
 class KnowledgeAugmentation(Reparam):
@@ -34,6 +35,7 @@ class KnowledgeAugmentation(Reparam):
         self._cluster = torch.tensor(cluster, device=site.device)
         self._free = site.tensor(frozen["free"] * self._rms)  # (m,)
         self._width = math.sqrt(i)
+        self._unit = self.site.unit * self._width
         self._g = site.zeros(len(sizes))
         self._u = site.zeros(o, n)
         draw = torch.Generator().manual_seed(prng.stream_key(site.seed, site.name) >> 1)
@@ -44,18 +46,20 @@ class KnowledgeAugmentation(Reparam):
         return {"g": self._g, "u": self._u, "v": self._v}
 
     def _ds(self) -> Tensor:
-        return self._g[self._cluster] * self._free  # (m,)
+        return self._g[self._cluster] * self._free  # (m,), in units of the weights
 
     def effective(self) -> Tensor:
         """See Reparam."""
-        spectral = torch.addmm(self.W, self._U0 * self._ds(), self._V0t)
-        # std(W) sqrt(i) of U' and 1 / sqrt(i) of V' cancel in the product.
-        return torch.addmm(spectral, self._u, self._v.T, alpha=self.site.unit)
+        spectral = torch.addmm(self.W, self._U0 * self.rounded(self._ds(), 1.0), self._V0t)
+        u = self.rounded(self._u, self._unit, MAX_FACTOR_K)
+        v = self.rounded(self._v, 1 / self._width, MAX_FACTOR_K)
+        # sqrt(i) of U' and 1 / sqrt(i) of V' cancel in the product.
+        return torch.addmm(spectral, u, v.T, alpha=self.site.unit)
 
     def values(self) -> Values:
         """`U` (o, n), `V` (i, n), `ds` (m,)."""
         return {
-            "U": float64(self._u) * (self.site.unit * self._width),
-            "V": float64(self._v) / self._width,
-            "ds": float64(self._ds()),
+            **self.sent("U", self._u, self._unit, MAX_FACTOR_K),
+            **self.sent("V", self._v, 1 / self._width, MAX_FACTOR_K),
+            **self.sent("ds", self._ds(), 1.0),
         }

@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from server.refine.reparam.base import Reparam, Site, Values, float64
+from shared.grid import MAX_FACTOR_K
 
 
 class LowRankApproximation(Reparam):
@@ -28,11 +29,18 @@ class LowRankApproximation(Reparam):
 
     def effective(self) -> Tensor:
         """See Reparam."""
+        L, R = self._factors()
+        return self.rounded(L, 1.0, MAX_FACTOR_K) @ self.rounded(R, 1.0, MAX_FACTOR_K)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
         L = self._L0.add(self._l, alpha=self.site.unit * self._width)  # (o, r)
-        return L @ self._R0.add(self._r, alpha=1 / self._width)
+        return L, self._R0.add(self._r, alpha=1 / self._width)
 
     def values(self) -> Values:
         """`L` (o, r), `R` (r, i)."""
+        if self.rounding:
+            L, R = self._factors()
+            return self.sent("L", L, 1.0, MAX_FACTOR_K) | self.sent("R", R, 1.0, MAX_FACTOR_K)
         return {
             "L": self._start[0] + float64(self._l) * (self.site.unit * self._width),
             "R": self._start[1] + float64(self._r) / self._width,

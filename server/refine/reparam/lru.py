@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from server.refine.reparam.base import Reparam, Site, Values, float64
+from server.refine.reparam.base import Reparam, Site, Values
 
 
 class LowRankUpdate(Reparam):
@@ -28,8 +28,8 @@ class LowRankUpdate(Reparam):
 
     def effective(self) -> Tensor:
         """See Reparam."""
-        return torch.addmm(self.W, self._l, self._R, alpha=self._scale)
+        return torch.addmm(self.W, self.rounded(self._l, self._scale), self._R, alpha=self._scale)
 
     def values(self) -> Values:
         """`L` (o, r)."""
-        return {"L": float64(self._l) * self._scale}
+        return self.sent("L", self._l, self._scale)

@@ -34,11 +34,18 @@ class MappingLearning(Reparam):
 
     def effective(self) -> Tensor:
         """See Reparam."""
-        return torch.addmm(self._projection, self._l, self._R, alpha=self._scale)
+        if not self.rounding:
+            return torch.addmm(self._projection, self._l, self._R, alpha=self._scale)
+        return self.rounded(self._new(), 1.0) @ self._R
 
     def values(self) -> Values:
         """`L` (o, r)."""
-        return {"L": self._start + float64(self._l) * self._scale}
+        if not self.rounding:
+            return {"L": self._start + float64(self._l) * self._scale}
+        return self.sent("L", self._new(), 1.0)
+
+    def _new(self) -> Tensor:
+        return self.site.tensor(self._start) + self._l * self._scale
 
 
 class MappingLearningDelta(MappingLearning):
@@ -46,8 +53,8 @@ class MappingLearningDelta(MappingLearning):
 
     def effective(self) -> Tensor:
         """See Reparam."""
-        return torch.addmm(self.W, self._l, self._R, alpha=self._scale)
+        return torch.addmm(self.W, self.rounded(self._l, self._scale), self._R, alpha=self._scale)
 
     def values(self) -> Values:
         """`L` (o, r), of the change."""
-        return {"L": float64(self._l) * self._scale}
+        return self.sent("L", self._l, self._scale)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from server.refine.reparam.base import Reparam, Site, Values, float64
+from server.refine.reparam.base import Reparam, Site, Values
 
 
 class RandomMask(Reparam):
@@ -26,9 +26,11 @@ class RandomMask(Reparam):
 
     def effective(self) -> Tensor:
         """See Reparam."""
-        flat = self.W.reshape(-1).index_add(0, self._places, self._c, alpha=self.site.unit)
+        flat = self.W.reshape(-1).index_add(
+            0, self._places, self.rounded(self._c, self.site.unit), alpha=self.site.unit
+        )
         return flat.reshape(self.W.shape)
 
     def values(self) -> Values:
         """`values` (k,), changes in row-major order."""
-        return {"values": float64(self._c) * self.site.unit}
+        return self.sent("values", self._c, self.site.unit)

@@ -64,5 +64,6 @@ class Sparse(Reparam):
         return cost
 
     def values(self) -> Values:
-        """`change` (o, i), on the grid of `step` (1,)."""
-        return {"change": float64(self._c.round()) * self._step, "step": np.array([self._step])}
+        """`change` (o, i), on its grid."""
+        change = float64(self._c.round()) * self._step
+        return {"change": change, "change.step": np.array([self._step])}
