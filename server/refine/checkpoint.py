@@ -72,6 +72,8 @@ class Checkpoint:
 def _model(clone: Clone) -> dict[str, Tensor]:
     """The tensors themselves, not copies."""
     parameters = {f"parameter/{n}": p.data for n, p in clone.parameters().items()}
+    if clone.price is not None:
+        parameters["price"] = clone.price.state
     return parameters | {f"buffer/{n}": b for n, b in clone.module.named_buffers()}
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from server.refine.price import Price
 from server.refine.recipe import Recipe
 from server.refine.reparam import REPARAMS, Dense, Reparam, Site
 from server.refine.start import Start
@@ -57,10 +58,11 @@ class Clone:
         matrices: dict[str, Reparam],
         vectors: dict[str, nn.Parameter],
         vector_rate: float,
+        price: Price | None = None,
     ) -> None:
         self.module, self.dtypes = start.module, start.dtypes
         self.matrices, self.vectors = matrices, vectors
-        self._vector_rate = vector_rate
+        self._vector_rate, self.price = vector_rate, price
         self._shapes = {n: t.shape for n, t in start.module.state_dict().items()}
 
     def trained(self) -> list[Trained]:
@@ -97,9 +99,10 @@ class Clone:
             matrix.rounding = rounding
 
     def penalty(self) -> Tensor | float:
-        """What the parametrisations add to the loss."""
-        terms = [matrix.penalty() for matrix in self.matrices.values()]
-        return sum((term for term in terms if term is not None), 0.0)
+        """What is added to the loss for the bytes that the change takes."""
+        costs = [matrix.cost() for matrix in self.matrices.values()]
+        paid = [cost for cost in costs if cost is not None]
+        return self.price.of(paid) if self.price is not None and paid else 0.0
 
     def has_shape_of(self, name: str, tensor: Tensor | None) -> bool:
         """Whether a tensor of the clone has the shape of another."""
@@ -139,7 +142,10 @@ def clone_for(
             kept = name not in start.reshaped
             felt = (sensitivities or {}).get(name)
             matrices[name] = _reparam(name, state[name], plan, device, felt, by_method=kept)
-    return Clone(start, matrices, vectors, plan.recipe.vector_rate)
+    price = None
+    if isinstance(plan.options, methods.SparseOptions):
+        price = Price(plan.options.rate, plan.options.bytes, device)
+    return Clone(start, matrices, vectors, plan.recipe.vector_rate, price)
 
 
 def dense_clone(start: Start, rate: float, device: torch.device) -> Clone:

@@ -15,7 +15,7 @@ from shared.methods.lra import LowRankApproximation
 from shared.methods.lru import LowRankUpdate
 from shared.methods.ml import MappingLearning, MappingLearningDelta
 from shared.methods.rm import RandomMask
-from shared.methods.sparse import Sparse
+from shared.methods.sparse import Sparse, SparseOptions
 from shared.package import PackageHeader
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Lossless",
     "LossyMethod",
     "Method",
+    "SparseOptions",
     "get",
     "of_package",
     "options",

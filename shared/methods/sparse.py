@@ -36,7 +36,7 @@ _STEP = 0.7
 class SparseOptions(LossyOptions):
     """Options of `sparse`."""
 
-    training = frozenset({"step", "rate"})
+    training = frozenset({"step", "rate", "bytes"})
 
     step: float | None = Field(
         default=None,
@@ -45,7 +45,13 @@ class SparseOptions(LossyOptions):
         description="step of the grid over the spread of the weights; by default by what they do",
     )
     rate: float = Field(
-        default=1e-5, ge=0, le=1, description="what a byte costs, in units of the training loss"
+        default=3e-5, ge=0, le=1, description="what a byte costs, in units of the training loss"
+    )
+    bytes: int | None = Field(
+        default=None,
+        ge=1,
+        le=1 << 40,
+        description="what the symbols shall take; the price of a byte then follows, from the rate",
     )
 
 

@@ -110,12 +110,15 @@ def test_the_same_seed_gives_the_same_weights(world: Any) -> None:
     assert not _same(a, train(world.spec(recipe=other), None, _ignore))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("optimizer", "method", "options"),
+    [("adam", "ka", {"rank": 1}), ("sgd", "ka", {"rank": 1}), ("adam", "sparse", {"bytes": 50})],
+)
 def test_an_interrupted_training_goes_on_to_the_same_weights(
-    world: Any, tmp_path: Path, optimizer: str
+    world: Any, tmp_path: Path, optimizer: str, method: str, options: dict[str, Any]
 ) -> None:
     recipe = Recipe(epochs=3, batch_size=32, crop=1, optimizer=optimizer, threads=1)
-    spec = world.spec(recipe=recipe)
+    spec = world.spec(method, options=options, recipe=recipe)
 
     def stop_in_second_epoch(line: dict[str, Any]) -> None:
         if line["epoch"] == 2:

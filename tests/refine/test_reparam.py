@@ -182,15 +182,19 @@ def test_constant_and_zero_matrices_can_learn() -> None:
 
 
 def test_a_rare_symbol_costs_its_sign_and_its_surprise() -> None:
-    reparam, _, options = _reparam("sparse", _matrix((8, 12)))
+    reparam, _, _ = _reparam("sparse", _matrix((8, 12)))
     (c,) = reparam.parameters().values()
     with torch.no_grad():
         c.view(-1)[:6] = torch.tensor([1.0, -1.0, 2.0, 1.0, 1.0, -1.0])
     surprise = 1 + np.log2((96 - 6) / 6)
-    penalty = reparam.penalty()
-    assert penalty is not None
-    assert float(penalty.detach()) == pytest.approx(options.rate * surprise / 8 * 7)
-    assert _reparam("rm", _matrix((8, 12)))[0].penalty() is None
+    cost = reparam.cost()
+    assert cost is not None
+    assert float(cost.pull.detach()) == pytest.approx(surprise / 8 * 7)
+    p = 6 / 96
+    entropy = -96 * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) + 6
+    entropy -= 6 * np.log2(6 / 7) + np.log2(1 / 7)  # of seven digits, six end one
+    assert float(cost.bytes) == pytest.approx(entropy / 8)
+    assert _reparam("rm", _matrix((8, 12)))[0].cost() is None
 
 
 def test_a_step_of_sparse_is_as_large_as_the_loss_allows() -> None:
@@ -198,7 +202,7 @@ def test_a_step_of_sparse_is_as_large_as_the_loss_allows() -> None:
     sites = [_reparam("sparse", W, felt)[0] for felt in (0.01, 1.0)]
     coarse, fine = (site.values()["change.step"][0] for site in sites)
     assert coarse == pytest.approx(10 * fine, rel=0.02)
-    assert 0.5 * 1.0 * fine**2 == pytest.approx(1.1e-5, rel=0.02)  # the price of 1.1 bytes
+    assert 0.5 * 1.0 * fine**2 == pytest.approx(9e-5, rel=0.02)  # the price of 3 bytes
     unknown = _reparam("sparse", W)[0].values()["change.step"][0]
     assert unknown == _reparam("sparse", W, 0.0)[0].values()["change.step"][0]
     assert unknown == pytest.approx(0.7 * W.std(), rel=0.02)

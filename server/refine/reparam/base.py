@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from server.refine.price import Cost
 from shared.grid import MAX_K
 
 Values = dict[str, NDArray[np.float64]]
@@ -81,8 +82,8 @@ class Reparam(abc.ABC):
     def effective(self) -> Tensor:
         """The new weights (o, i), float32, differentiable."""
 
-    def penalty(self) -> Tensor | None:
-        """What is added to the loss, if anything: a scalar, differentiable."""
+    def cost(self) -> Cost | None:
+        """What it takes in bytes, where it is trained under that."""
         return None
 
     @abc.abstractmethod
