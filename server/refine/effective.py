@@ -88,10 +88,16 @@ class Clone:
             made[name] = _as_stored(matrix.effective().view(self._shapes[name]), self.dtypes[name])
         return made | dict(self.vectors)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> logits (N, classes)."""
-        logits: Tensor = functional_call(self.module, dict(self.weights()), (images,))
-        return logits
+    def __call__(self, images: Tensor, bfloat16: bool = False) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, classes), float32.
+
+        `bfloat16` is the network's arithmetic only: the weights are made in float32 all the same,
+        which a small change would not survive otherwise.
+        """
+        weights = dict(self.weights())
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            logits: Tensor = functional_call(self.module, weights, (images,))
+        return logits.float()
 
     def round(self, rounding: bool) -> None:
         """Whether what is trained is rounded as it will be sent."""

@@ -113,7 +113,8 @@ def _step(
 ) -> Tensor:
     for group in optimizer.param_groups:
         group["lr"] = group["top"] * share
-    loss = cross_entropy(clone(images), labels, label_smoothing=recipe.label_smoothing)
+    logits = clone(images, bfloat16=recipe.precision == "bfloat16")
+    loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     (loss + clone.penalty()).backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -47,6 +47,10 @@ class Recipe(BaseModel):
     rounding: float = Field(
         0.5, ge=0, le=1, description="Share of the training with weights rounded as they are sent."
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the network's arithmetic while training; weights and measures stay float32.",
+    )
     matrices: bool = Field(
         True, description="False trains only biases and BatchNorm: a control for comparisons."
     )

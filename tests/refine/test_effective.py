@@ -160,3 +160,18 @@ def test_bases_that_cannot_be_used() -> None:
         with pytest.raises(BadWeights) as caught:
             start_from(state, architecture.build({}))
         assert caught.value.code == code
+
+
+def test_half_precision_is_of_the_arithmetic_and_not_of_the_weights() -> None:
+    module = nn.Linear(64, 64)
+    clone = clone_for(start_from(state_of(module), module), _plan("direct", bits=8), CPU)
+    x = torch.rand(3, 64)
+    rounded = clone(x, bfloat16=True)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, clone(x))
+    torch.testing.assert_close(rounded, clone(x), atol=0.02, rtol=0.02)
+    rounded.sum().backward()
+    assert clone.weights()["weight"].dtype == torch.float32
+    for parameter in clone.parameters().values():
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
