@@ -70,8 +70,8 @@ bench-live: install
 bench-methods: install
 	$(BIN)/python -m benchmarks.methods
 
-# Tuned on held-out rows, paired seeds. About 15 hours; it goes on after an interruption.
-# ARGS="--untuned --models 1 --seeds 1 --only control ka-3 sparse-1200" for a look.
+# Tuned on held-out rows, paired seeds; it goes on after an interruption. Hours: see the page.
+# ARGS="--settings vgg_small --families control ka-3 sparse-1200 --models 1 --seeds 1" for a look.
 bench-lift: install
 	$(BIN)/python -m benchmarks.lift $(ARGS)
 

@@ -1,17 +1,36 @@
-"""What is compared. A family is a row of the table: its candidates differ in how they are trained.
+"""What is compared. A family is a row of a table: its candidates differ in how they are trained.
 
-Sizes are part of a family (`sparse` at 1,000 bytes is one), rates are what is tuned.
+A family's name says all about it:
+
+    control          biases and BatchNorm alone
+    dense            every weight retrained
+    ka-3             rank 3, as the paper sends it: nothing rounded, 4 bytes a learnable parameter
+    ka-3-4bit        trained for symbols of 4 bits, as a package
+    rm-4.8           a seeded mask of 4.8% of the weights; sizes of the others are ranks
+    sparse-1200      `sparse` with an aim of 1,200 bytes for its symbols
+
+Sizes belong to a family, learning rates are what is tuned: each method's own, a third and three
+times that. The sizes of a method share the rate that was found for its `tuned` one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-_FLOAT = 4
+from server.refine.reparam import REPARAMS
 
-#: Matrices' bytes that `sparse` aims for; about 650 more are container, biases and BatchNorm.
-AIMS = (600, 1200, 2400, 6000, 16000)
+_FLOAT = 4
+#: Stand for floats, and lose nothing.
+_AS_FLOATS = 16
+#: The grid of every method, in its own default rate.
+RATES = (1 / 3, 1.0, 3.0)
+#: The size at which a method is tuned.
+_TUNED_AT = {
+    "ka": "3", "lra": "16", "lru": "22", "ml": "20", "ml_delta": "20", "rm": "4.8",
+    "sparse": "1200", "lora": "2",
+}  # fmt: skip
+_OPTION = {"rm": "proportion", "sparse": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -27,48 +46,52 @@ class Candidate:
     @property
     def name(self) -> str:
         """Family and what was tuned, fit for a file's name."""
-        tuned = [f"{key[0]}{value:g}" for key, value in self.recipe.items() if key in _TUNED]
-        return "-".join([self.family, *tuned])
+        rate = self.recipe.get("learning_rate")
+        return self.family if rate is None else f"{self.family}-l{rate:.3g}"
 
     def bytes(self, package: int, count: int) -> int:
         """What the update takes."""
         return _FLOAT * count if self.as_floats else package
 
 
-_TUNED = ("learning_rate", "vector_rate")
-
-
-def _at_rates(rates: tuple[float, ...], **given: Any) -> list[Candidate]:
-    return [Candidate(recipe={"learning_rate": rate}, **given) for rate in rates]
-
-
-def _rounded_late(candidates: list[Candidate]) -> list[Candidate]:
-    """As the paper trains: nothing is rounded; 16 bits stand for floats, and lose nothing."""
+def candidates(family: str) -> list[Candidate]:
+    """Those of a family; one alone where nothing is tuned. Raises ValueError for an unknown one."""
+    if family == "control":
+        return [Candidate(family, "direct", {}, {"matrices": False})]
+    method, *rest = family.split("-")
+    bits = rest.pop() if rest and rest[-1].endswith("bit") else ""
+    plain = Candidate(family, method)
+    if method == "dense":
+        plain = replace(plain, method="direct")
+    elif method in _OPTION or method in _TUNED_AT:
+        plain = replace(plain, options=_size(method, rest[0]))
+    if plain.method not in REPARAMS:
+        raise ValueError(f"no family {family!r}")
+    if bits:
+        plain = replace(plain, options={**plain.options, "bits": int(bits.removesuffix("bit"))})
+    elif method != "sparse":
+        options = {**plain.options, "bits": _AS_FLOATS}
+        plain = replace(plain, options=options, recipe={"rounding": 0}, as_floats=True)
+    own = REPARAMS[plain.method].rate
     return [
-        Candidate(c.family, c.method, {**c.options, "bits": 16}, {**c.recipe, "rounding": 0}, True)
-        for c in candidates
+        replace(plain, recipe={**plain.recipe, "learning_rate": float(f"{own * share:.3g}")})
+        for share in RATES
     ]
 
 
-def grid() -> dict[str, list[Candidate]]:
-    """The candidates of each family."""
-    factors, masks = (3e-3, 1e-2, 3e-2), (1e-2, 3e-2, 1e-1)
-    families = [
-        [Candidate("control", "direct", {}, {"matrices": False})],
-        _rounded_late(_at_rates(factors, family="ka-3", method="ka", options={"rank": 3})),
-        *(
-            _at_rates(factors, family=f"ka-3-{bits}bit", method="ka", options=_ka(bits))
-            for bits in (5, 4, 3)
-        ),
-        _at_rates(masks, family="rm-5", method="rm", options={"proportion": 0.05, "bits": 4}),
-        *(
-            _at_rates((2e-2, 5e-2), family=f"sparse-{aim}", method="sparse", options={"bytes": aim})
-            for aim in AIMS
-        ),
-        _at_rates((1e-2, 3e-2), family="direct", method="direct", options={}),
-    ]
-    return {candidates[0].family: candidates for candidates in families}
+def _size(method: str, size: str) -> dict[str, Any]:
+    if method == "rm":
+        return {"proportion": float(size) / 100}
+    return {_OPTION.get(method, "rank"): int(size)}
 
 
-def _ka(bits: int) -> dict[str, int]:
-    return {"rank": 3, "bits": bits}
+def tuned_as(family: str) -> str:
+    """The family whose tuning serves this one: the same method at its usual size."""
+    method = family.split("-")[0]
+    return f"{method}-{_TUNED_AT[method]}" if method in _TUNED_AT else method
+
+
+def at_rate(family: str, rate: float | None) -> Candidate:
+    """The family's candidate of that rate."""
+    own = candidates(family)
+    return next(c for c in own if c.recipe.get("learning_rate") == rate) if rate else own[0]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 #: Student's t at 95% for 1, 2, ... degrees of freedom; beyond, as for the last.
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+_RESAMPLES = 2000
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,21 +27,37 @@ class Figure:
     half: float
     runs: int
 
+    @property
+    def kind(self) -> str:
+        """The family without its size: `ka`, `ka 4bit`, `sparse`."""
+        method, *rest = self.family.split("-")
+        return " ".join([method, *(part for part in rest if part.endswith("bit"))])
 
-def lift(row: Mapping[str, Any]) -> float:
+
+@dataclass(frozen=True)
+class Ratio:
+    """The bytes for another family's lift, and how many times fewer: mean curve, 95% interval."""
+
+    bytes: float
+    times: float
+    least: float
+    most: float
+
+
+def lift(row: Row) -> float:
     """Points of accuracy gained."""
     return 100.0 * (float(row["after"]) - float(row["before"]))
 
 
-def figures(rows: Iterable[Mapping[str, Any]]) -> list[Figure]:
+def figures(rows: Iterable[Row]) -> list[Figure]:
     """One a family, in the order in which families first occur."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["family"], []).append(row)
     return [_figure(family, own) for family, own in found.items()]
 
 
-def _figure(family: str, rows: list[Mapping[str, Any]]) -> Figure:
+def _figure(family: str, rows: list[Row]) -> Figure:
     lifts = [lift(row) for row in rows]
     half = math.nan
     if len(lifts) > 1:
@@ -55,3 +75,37 @@ def bytes_at(curve: Iterable[Figure], wanted: float) -> float | None:
             share = (wanted - below) / (above - below)
             return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     return None
+
+
+def ratio(rows: Sequence[Row], theirs: str, ours: str) -> Ratio | None:
+    """How many times fewer bytes the families of kind `ours` need for the lift of family `theirs`.
+
+    Only what all of them ran with counts: pairs of an initial model and a seed. The interval comes
+    from drawing those pairs anew, with replacement (bootstrap); draws in which the curve does not
+    span the lift are left out of it. None where the mean curve does not.
+    """
+    cells: dict[tuple[int, int], list[Row]] = {}
+    for row in rows:
+        if row["family"] == theirs or row["family"].split("-")[0] == ours:
+            cells.setdefault((row["model"], row["seed"]), []).append(row)
+    most = max((len(own) for own in cells.values()), default=0)
+    pairs = [own for own in cells.values() if len(own) == most]
+    found = _needed(pairs, theirs)
+    if found is None:
+        return None
+    draw = random.Random(0)
+    drawn = (_needed(draw.choices(pairs, k=len(pairs)), theirs) for _ in range(_RESAMPLES))
+    times = sorted(has / needs for has, needs in filter(None, drawn))
+    edge = round(0.025 * (len(times) - 1))
+    has, needs = found
+    return Ratio(needs, has / needs, times[edge], times[-1 - edge])
+
+
+def _needed(pairs: Iterable[list[Row]], theirs: str) -> tuple[float, float] | None:
+    """The bytes of `theirs`, and those of the others' curve at the same lift."""
+    all_figures = figures(itertools.chain.from_iterable(pairs))
+    yardstick = next((f for f in all_figures if f.family == theirs), None)
+    if yardstick is None:
+        return None
+    needed = bytes_at((f for f in all_figures if f.family != theirs), yardstick.lift)
+    return None if needed is None else (yardstick.bytes, needed)

@@ -49,7 +49,7 @@ class Recipe(BaseModel):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Of the network's arithmetic while training; weights and measures stay float32.",
+        description="Of the arithmetic while training; weights and measures stay float32.",
     )
     matrices: bool = Field(
         True, description="False trains only biases and BatchNorm: a control for comparisons."

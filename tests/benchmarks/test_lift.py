@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 
 from benchmarks.lift import report
-from benchmarks.lift.candidates import Candidate, grid
+from benchmarks.lift.__main__ import FAMILIES, families
+from benchmarks.lift.candidates import Candidate, at_rate, candidates, tuned_as
 from benchmarks.lift.choice import chosen
-from benchmarks.lift.figures import Figure, bytes_at, figures
+from benchmarks.lift.figures import Figure, bytes_at, figures, ratio
+from benchmarks.lift.settings import COMMON, SETTINGS
+from server import zoo
+from server.refine.recipe import Recipe
 from shared import methods
 
 
-def _row(family: str, size: int, points: float, model: int = 0, seed: int = 0) -> dict[str, Any]:
+def _row(family: str, size: float, points: float, model: int = 0, seed: int = 0) -> dict[str, Any]:
     return {
         "family": family,
         "bytes": size,
@@ -25,34 +29,47 @@ def _row(family: str, size: int, points: float, model: int = 0, seed: int = 0) -
     }
 
 
+def test_every_setting_is_a_model_of_the_zoo_and_recipes_that_are_valid() -> None:
+    for name, setting in SETTINGS.items():
+        assert setting.name == name
+        zoo.get(setting.architecture).build(setting.arguments)
+        Recipe.model_validate({**COMMON, **setting.initial})
+        Recipe.model_validate({**COMMON, **setting.recipe})
+        assert 0 < setting.deployed < setting.rows - setting.held_out
+
+
 def test_every_candidate_is_a_refinement_that_can_be_asked_for_and_has_its_own_name() -> None:
-    candidates = [c for family in grid().values() for c in family]
-    for candidate in candidates:
-        methods.options(methods.get(candidate.method), candidate.options)
-    assert len({c.name for c in candidates}) == len(candidates)
-    assert all(c.family == family for family, own in grid().items() for c in own)
+    for setting in FAMILIES:
+        own = [c for family in families(setting) for c in candidates(family)]
+        for candidate in own:
+            methods.options(methods.get(candidate.method), candidate.options)
+        assert len({c.name for c in own}) == len(own)
+    with pytest.raises(ValueError, match="no family"):
+        candidates("magic-3")
 
 
-def test_the_papers_updates_are_counted_as_floats() -> None:
-    (paper, *_), (packed, *_) = grid()["ka-3"], grid()["ka-3-5bit"]
+def test_the_papers_updates_are_counted_as_floats_and_not_rounded() -> None:
+    paper, packed = candidates("ka-3")[0], candidates("ka-3-5bit")[0]
     assert paper.bytes(7000, 7413) == 29652
+    assert paper.recipe["rounding"] == 0
     assert packed.bytes(7000, 7413) == 7000
+    assert packed.options == {"rank": 3, "bits": 5}
 
 
-def test_the_best_on_held_out_rows_is_chosen_and_a_single_one_is_not_tried() -> None:
-    families = {
-        "a": [Candidate("a", "ka", recipe={"learning_rate": rate}) for rate in (0.1, 0.2, 0.3)],
-        "b": [Candidate("b", "direct")],
-    }
+def test_the_best_on_held_out_rows_is_chosen_once_for_all_sizes_of_a_method() -> None:
     tried = []
+    own = candidates("sparse-1200")
+    best = own[2].recipe["learning_rate"]
 
     def tune(candidate: Candidate) -> dict[str, Any]:
         tried.append(candidate.name)
-        return _row(candidate.family, 1, -abs(candidate.recipe["learning_rate"] - 0.2))
+        return _row(candidate.family, 1, -abs(candidate.recipe["learning_rate"] - best))
 
-    best = chosen(families, tune)
-    assert best["a"].recipe == {"learning_rate": 0.2}
-    assert tried == ["a-l0.1", "a-l0.2", "a-l0.3"]
+    found = chosen(["control", "sparse-600", "sparse-2400"], tune)
+    assert tried == [candidate.name for candidate in own]
+    assert found["control"] == candidates("control")[0]
+    assert found["sparse-600"] == at_rate("sparse-600", best)
+    assert tuned_as("sparse-600") == "sparse-1200"
 
 
 def test_a_figure_is_a_mean_with_its_interval() -> None:
@@ -60,6 +77,11 @@ def test_a_figure_is_a_mean_with_its_interval() -> None:
     assert figure.bytes == 200
     assert figure.lift == pytest.approx(2.0)
     assert figure.half == pytest.approx(4.30 / math.sqrt(3))
+
+
+def test_sizes_of_a_method_are_one_curve_but_bits_are_another() -> None:
+    kinds = [Figure(name, 1, 0, 0, 1).kind for name in ("ka-1", "ka-3", "ka-3-4bit", "control")]
+    assert kinds == ["ka", "ka", "ka 4bit", "control"]
 
 
 def test_bytes_are_interpolated_in_their_logarithm() -> None:
@@ -70,11 +92,36 @@ def test_bytes_are_interpolated_in_their_logarithm() -> None:
     assert bytes_at([], 1.0) is None
 
 
+def _pairs(lifts: list[float]) -> list[dict[str, Any]]:
+    rows = []
+    for seed, points in enumerate(lifts):
+        rows += [
+            _row("ka-3", 30000, points, seed=seed),
+            _row("sparse-600", 1000, 1.0, seed=seed),
+            _row("sparse-2400", 4000, 3.0, seed=seed),
+        ]
+    return rows
+
+
+def test_a_ratio_comes_with_its_interval_over_pairs() -> None:
+    found = ratio(_pairs([1.5, 2.0, 2.5]), "ka-3", "sparse")
+    assert found is not None
+    assert found.bytes == pytest.approx(2000)
+    assert found.times == pytest.approx(15)
+    assert found.least < 15 < found.most
+    same = ratio(_pairs([2.0, 2.0]), "ka-3", "sparse")
+    assert same is not None
+    assert (same.least, same.most) == pytest.approx((15, 15))
+
+
+def test_a_ratio_takes_only_pairs_that_all_ran_with() -> None:
+    rows = [*_pairs([2.0]), _row("ka-3", 30000, 2.9, seed=7)]
+    found = ratio(rows, "ka-3", "sparse")
+    assert found is not None
+    assert found.times == pytest.approx(15)
+
+
 def test_the_page_says_what_part_of_the_papers_bytes_is_needed() -> None:
-    rows = [
-        _row("ka-3", 30000, 2.0),
-        _row("sparse-600", 1000, 1.0),
-        _row("sparse-2400", 4000, 3.0),
-    ]
-    assert "at 2,000 bytes: 1/15.0" in report.page(rows)
-    assert "does not reach" in report.page(rows[:2])
+    rows = _pairs([2.0])
+    assert "at 2,000 bytes: **1/15.0**" in report.page({"vgg_small": rows})
+    assert "does not reach" in report.page({"vgg_small": rows[:2]})
