@@ -32,6 +32,8 @@ ARCHITECTURES = {
     "resnet18": "server.zoo.resnet:resnet18",
     "resnet50": "server.zoo.resnet:resnet50",
     "mobilenet_v2": "server.zoo.mobilenet:mobilenet_v2",
+    "row_lstm": "server.zoo.lstm:row_lstm",
+    "small_vit": "server.zoo.vit:small_vit",
 }
 
 
