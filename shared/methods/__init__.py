@@ -10,6 +10,7 @@ from shared.errors import BadMethod, BadPackage
 from shared.methods.base import LossyMethod, Method, Options
 from shared.methods.direct import Direct
 from shared.methods.ka import KnowledgeAugmentation
+from shared.methods.lora import LowRankAdaptation
 from shared.methods.lossless import Full, Lossless, Xor
 from shared.methods.lra import LowRankApproximation
 from shared.methods.lru import LowRankUpdate
@@ -40,6 +41,7 @@ METHODS: dict[str, Method] = {
         MappingLearningDelta(),
         LowRankApproximation(),
         LowRankUpdate(),
+        LowRankAdaptation(),
         RandomMask(),
         Sparse(),
         Direct(),

@@ -233,6 +233,27 @@ def code_product(
     return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
 
 
+def code_low_rank(parameters: Parameters, W: Matrix, name: str, bits: int) -> Code:
+    """A product `L R` that is the whole change of `W`: what `low_rank_chunks` reads.
+
+    Raises BadMethod where it leaves the grid.
+    """
+    (a, b), steps = code_product(parameters, "L", "R", bits)
+    q = a.reshape(W.shape[0], -1).astype(np.float64) @ b.reshape(-1, W.shape[1])
+    if np.abs(q).max(initial=0.0) >= Q_LIMIT:
+        raise BadMethod("not_applicable", f"{name}: factors of so many bits leave the grid")
+    return Code([a, b], steps)
+
+
+def low_rank_chunks(tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
+    """The product of integers `L` (o, r) and `R` (r, i), r the option or what fits."""
+    bits, r = tensor.options.bits, min(tensor.options.rank, tensor.o, tensor.i)
+    L = read_array(symbols, tensor.o * r, bits).reshape(tensor.o, r).astype(np.float64)
+    R = read_array(symbols, r * tensor.i, bits).reshape(r, tensor.i).astype(np.float64)
+    for block in product_rows(L, R):
+        yield block.reshape(-1).astype(np.int64)
+
+
 def code_parameter(
     parameters: Parameters, name: str, bits: int, max_k: int = MAX_K
 ) -> tuple[Symbols, Step]:

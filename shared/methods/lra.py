@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from shared import svd
 from shared.coding import SymbolSource
-from shared.errors import BadMethod
-from shared.grid import Q_LIMIT
 from shared.methods.base import (
     Code,
     LossyMethod,
@@ -22,9 +18,8 @@ from shared.methods.base import (
     RankOptions,
     Symbols,
     Tensor,
-    code_product,
-    product_rows,
-    read_array,
+    code_low_rank,
+    low_rank_chunks,
 )
 from shared.svd import Matrix
 
@@ -58,16 +53,8 @@ class LowRankApproximation(LossyMethod):
         self, W: Matrix, parameters: Parameters, name: str, options: Any, caution: float = 1.0
     ) -> Code:
         """Balanced factors, one step each; the product of the two steps is the grid."""
-        (a, b), steps = code_product(parameters, "L", "R", options.bits)
-        q = a.reshape(W.shape[0], -1).astype(np.float64) @ b.reshape(-1, W.shape[1])
-        if np.abs(q).max(initial=0.0) >= Q_LIMIT:
-            raise BadMethod("not_applicable", f"{name}: factors of so many bits leave the grid")
-        return Code([a, b], steps)
+        return code_low_rank(parameters, W, name, options.bits)
 
     def chunks(self, tensor: Tensor, symbols: SymbolSource) -> Iterator[Symbols]:
         """The product of the integers."""
-        bits, r = tensor.options.bits, min(tensor.options.rank, tensor.o, tensor.i)
-        L = read_array(symbols, tensor.o * r, bits).reshape(tensor.o, r).astype(np.float64)
-        R = read_array(symbols, r * tensor.i, bits).reshape(r, tensor.i).astype(np.float64)
-        for block in product_rows(L, R):
-            yield block.reshape(-1).astype(np.int64)
+        return low_rank_chunks(tensor, symbols)

@@ -22,6 +22,7 @@ OPTIONS = {
     "ml_delta": ["--rank", 4],
     "lra": ["--rank", 4, "--bits", 6],
     "lru": ["--rank", 2, "--seed", 3],
+    "lora": ["--rank", 2],
     "rm": ["--proportion", 0.2],
     "sparse": ["--option", "step=0.1"],
 }

@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, float]] = {
     "ml_delta": {"rank": 6},
     "lra": {"rank": 4},
     "lru": {"rank": 3, "seed": 7},
+    "lora": {"rank": 2},
     "rm": {"proportion": 0.2, "seed": 7},
     "sparse": {"step": 0.1},
     "direct": {"bits": 6},

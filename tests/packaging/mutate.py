@@ -115,7 +115,8 @@ def header(parts: Parts, rng: random.Random) -> bytes:
     """Another value somewhere in the JSON, packed as it should be."""
     changed: dict[str, Any] = json.loads(json.dumps(parts.header))
     values = [None, True, "", "x", 0, -1, 1.5, [], {}, 65535, 1 << 40, 1e300, *NUMBERS]
-    methods = ["ka/1", "ml/1", "ml_delta/1", "lra/1", "lru/1", "rm/1", "direct/1", "xor/1"]
+    methods = ["ka/1", "ml/1", "ml_delta/1", "lra/1", "lru/1", "lora/1", "rm/1"]
+    methods += ["direct/1", "xor/1"]
     match rng.randrange(6):
         case 0:
             changed["method"] = rng.choice([*methods, "full/1", "ka/2", "ka", "magic/1"])

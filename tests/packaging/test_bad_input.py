@@ -21,6 +21,7 @@ LOSSY: dict[str, dict[str, Any]] = {
     "ml_delta": {"rank": 2},
     "lra": {"rank": 2},
     "lru": {"rank": 2},
+    "lora": {"rank": 2},
     "rm": {"proportion": 0.5},
     "sparse": {},
     "direct": {},

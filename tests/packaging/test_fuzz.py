@@ -25,6 +25,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ml_delta": {"rank": 2},
     "lra": {"rank": 1},
     "lru": {"rank": 1},
+    "lora": {"rank": 1},
     "rm": {"proportion": 0.5},
     "sparse": {},
     "direct": {},

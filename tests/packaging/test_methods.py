@@ -52,6 +52,7 @@ LOSSY = {
     "ml_delta": {"rank": 4},
     "lra": {"rank": 2},
     "lru": {"rank": 2, "seed": 3},
+    "lora": {"rank": 2},
     "rm": {"proportion": 0.3, "seed": 5},
     "sparse": {"step": 0.05},
     "direct": {},
@@ -102,7 +103,7 @@ class Built:
         total, (o, i) = self.report.tensors["w"].symbols, (len(self.old), self.old[0].size)
         if self.plan.plan is Plan.FACTORS and self.method.id == "ka":
             return [min(o, i), o * self.options.rank, self.options.rank * i]
-        if self.plan.plan is Plan.FACTORS and self.method.id == "lra":
+        if self.plan.plan is Plan.FACTORS and self.method.id in ("lra", "lora"):
             return [o * total // (o + i), i * total // (o + i)]
         return [total]
 
@@ -136,6 +137,9 @@ class Built:
         (o, i), r = W.shape, q.numel() // sum(W.shape)
         L, R = q.split([o * r, r * i])
         return (L.reshape(o, r) @ R.reshape(r, i)) * step
+
+    def _lora(self, W: torch.Tensor, q: torch.Tensor, step: float) -> torch.Tensor:
+        return W + self._lra(W, q, step)
 
     def _lru(self, W: torch.Tensor, q: torch.Tensor, step: float) -> torch.Tensor:
         R = self.method.prepare(W.numpy(), "w", self.options)["R"]
@@ -204,6 +208,7 @@ def member(method: Any, W: Matrix, options: Any, rng: np.random.Generator) -> Ma
         "ml_delta": {"L": (o, r)},
         "lra": {"L": (o, r), "R": (r, i)},
         "lru": {"L": (o, r)},
+        "lora": {"L": (o, r), "R": (r, i)},
         "rm": {"values": (int(method.prepare(W, "w", options).get("mask", np.zeros(0)).sum()),)},
         "sparse": {"change": (o, i)},
         "direct": {"change": (o, i)},
@@ -264,6 +269,7 @@ def test_the_effect_of_nothing_keeps_the_base_where_the_method_says_so(
         ("lra", {"rank": 6}, 6 * (20 + 50)),
         ("lra", {"rank": 99}, 20 * (20 + 50)),
         ("lru", {"rank": 6}, 20 * 6),
+        ("lora", {"rank": 6}, 6 * (20 + 50)),
         ("rm", {"proportion": 0.25}, 250),
         ("direct", {}, 1000),
     ],
@@ -303,7 +309,7 @@ def test_the_count_of_whole_models_is_that_of_the_paper(
     assert sum(counts) == ka
 
 
-@pytest.mark.parametrize("method", ["ka", "ml", "lra", "lru"])
+@pytest.mark.parametrize("method", ["ka", "ml", "lra", "lru", "lora"])
 def test_a_matrix_that_factors_would_not_shrink_is_sent_directly(method: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         built = Built(folder, "F32", method, {"rank": 9})

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ml_delta": {"rank": 4},
     "lra": {"rank": 8},
     "lru": {"rank": 4},
+    "lora": {"rank": 4},
     "rm": {"proportion": 0.1},
     "sparse": {},
 }

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ml_delta": {"rank": 2},
     "lra": {"rank": 9},
     "lru": {"rank": 2},
+    "lora": {"rank": 1},
     "rm": {"proportion": 0.1},
     "sparse": {},
     "direct": {},

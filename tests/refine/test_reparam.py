@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ml_delta": {"rank": 3},
     "lra": {"rank": 3},
     "lru": {"rank": 3},
+    "lora": {"rank": 3},
     "rm": {"proportion": 0.3},
     "sparse": {},
     "direct": {},
@@ -67,7 +68,7 @@ def test_every_method_can_be_trained() -> None:
     assert set(REPARAMS) == set(methods.METHODS)
 
 
-@pytest.mark.parametrize("id_", ["ka", "ml_delta", "lru", "rm", "sparse", "direct"])
+@pytest.mark.parametrize("id_", ["ka", "ml_delta", "lru", "lora", "rm", "sparse", "direct"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_starts_at_the_base(id_: str, shape: tuple[int, int]) -> None:
     W = _matrix(shape)
@@ -215,3 +216,9 @@ def test_changes_of_less_than_half_a_step_are_none() -> None:
         c.fill_(0.49)
     assert not reparam.values()["change"].any()
     np.testing.assert_array_equal(reparam.effective().detach(), W.astype(np.float32))
+
+
+def test_a_low_rank_change_that_was_not_learnt_sends_nothing_of_its_random_factor() -> None:
+    reparam, method, options = _reparam("lora", W := _matrix((8, 12)))
+    assert reparam.values()["R"].any()
+    assert not any(s.any() for s in method.code(W, reparam.values(), "layer", options).symbols)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from server.refine.reparam.base import Reparam, Site
 from server.refine.reparam.dense import Dense, Direct
 from server.refine.reparam.ka import KnowledgeAugmentation
+from server.refine.reparam.lora import LowRankAdaptation
 from server.refine.reparam.lra import LowRankApproximation
 from server.refine.reparam.lru import LowRankUpdate
 from server.refine.reparam.ml import MappingLearning, MappingLearningDelta
@@ -20,6 +21,7 @@ REPARAMS: dict[str, type[Reparam]] = {
     "ml_delta": MappingLearningDelta,
     "lra": LowRankApproximation,
     "lru": LowRankUpdate,
+    "lora": LowRankAdaptation,
     "rm": RandomMask,
     "sparse": Sparse,
     "direct": Direct,
