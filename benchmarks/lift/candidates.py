@@ -8,6 +8,7 @@ A family's name says all about it:
     ka-3-4bit        trained for symbols of 4 bits, as a package
     rm-4.8           a seeded mask of 4.8% of the weights; sizes of the others are ranks
     sparse-1200      `sparse` with an aim of 1,200 bytes for its symbols
+    fp-50            half of the filters removed (see benchmarks.paper.filter_pruning)
 
 Sizes belong to a family, learning rates are what is tuned: each method's own, a third and three
 times that. The sizes of a method share the rate that was found for its `tuned` one.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from server.refine.initial import RATE
 from server.refine.reparam import REPARAMS
 
 _FLOAT = 4
@@ -28,9 +30,11 @@ RATES = (1 / 3, 1.0, 3.0)
 #: The size at which a method is tuned.
 _TUNED_AT = {
     "ka": "3", "lra": "16", "lru": "22", "ml": "20", "ml_delta": "20", "rm": "4.8",
-    "sparse": "1200", "lora": "2",
+    "sparse": "1200", "lora": "2", "fp": "50",
 }  # fmt: skip
-_OPTION = {"rm": "proportion", "sparse": "bytes"}
+_OPTION = {"rm": "proportion", "sparse": "bytes", "fp": "percent"}
+#: Those that send no package, with the rate of training from scratch.
+_NO_PACKAGE = {"fp": RATE}
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,14 @@ def candidates(family: str) -> list[Candidate]:
         plain = replace(plain, method="direct")
     elif method in _OPTION or method in _TUNED_AT:
         plain = replace(plain, options=_size(method, rest[0]))
-    if plain.method not in REPARAMS:
+    if plain.method not in REPARAMS and plain.method not in _NO_PACKAGE:
         raise ValueError(f"no family {family!r}")
     if bits:
         plain = replace(plain, options={**plain.options, "bits": int(bits.removesuffix("bit"))})
-    elif method != "sparse":
+    elif method != "sparse" and method not in _NO_PACKAGE:
         options = {**plain.options, "bits": _AS_FLOATS}
         plain = replace(plain, options=options, recipe={"rounding": 0}, as_floats=True)
-    own = REPARAMS[plain.method].rate
+    own = _NO_PACKAGE.get(plain.method) or REPARAMS[plain.method].rate
     return [
         replace(plain, recipe={**plain.recipe, "learning_rate": float(f"{own * share:.3g}")})
         for share in RATES

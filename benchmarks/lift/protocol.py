@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from benchmarks.lift.candidates import Candidate
 from benchmarks.lift.settings import COMMON, ROOT, Setting
 from benchmarks.measure import machine
 from server.publish import spec
-from server.publish.pipeline import refine_package_evaluate
+from server.publish.pipeline import Report, refine_package_evaluate
 from server.refine.initial import train_initial
 from server.refine.recipe import Recipe
 from server.refine.weights import save_state
@@ -22,13 +23,38 @@ from server.registry.opening import open_dataset
 RUNS = ROOT / "benchmarks" / "results" / "lift"
 WORK = ROOT / "var" / "bench" / "lift"
 
+Measured = dict[str, Any]
+
+#: What is done in a run's folder, as `spec.Task` there tells; see `packaged`.
+Way = Callable[[spec.Task, Path, Report], Measured]
+
+
+def packaged(_task: spec.Task, folder: Path, report: Report) -> Measured:
+    """Refine, package, decode and judge as a server's child process does.
+
+    It goes on from the folder's checkpoint where an earlier one was interrupted.
+    """
+    result = refine_package_evaluate(folder, report)
+    return {
+        "package_bytes": result.package_bytes,
+        "full_bytes": result.full_bytes,
+        "learnable_count": result.learnable_count,
+        "before": result.metrics["accuracy_before"],
+        "after": result.metrics["accuracy_after"],
+        "seconds": round(result.metrics["seconds"], 1),
+    }
+
 
 @dataclass(frozen=True)
 class Protocol:
-    """The runs of a setting, each one JSON: a run that is there is not repeated."""
+    """The runs of a setting, each one JSON: a run that is there is not repeated.
+
+    `ways` are those of methods that send no package.
+    """
 
     setting: Setting
     command: str = "make bench-lift"
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
     @property
     def runs(self) -> Path:
@@ -59,11 +85,14 @@ class Protocol:
         data = own.part(0, kept), own.part(kept, own.rows)
         return self._run("tune", candidate, 0, 0, own.tuning, *data)
 
-    def measure(self, candidate: Candidate, model: int, seed: int) -> dict[str, Any]:
-        """A full training, judged on the test set."""
+    def measure(
+        self, candidate: Candidate, model: int, seed: int, epochs: int | None = None
+    ) -> dict[str, Any]:
+        """A full training, judged on the test set; of other `epochs` under a name that says so."""
         own = self.setting
         data = str(own.train), str(own.test)
-        return self._run("test", candidate, model, seed, own.epochs, *data)
+        stage = "test" if epochs is None else f"epochs{epochs}"
+        return self._run(stage, candidate, model, seed, epochs or own.epochs, *data)
 
     def measured(self) -> list[dict[str, Any]]:
         """All full runs that there are."""
@@ -87,8 +116,8 @@ class Protocol:
         folder = self.folder(stage, candidate, model, seed)
         path = self.runs / f"{folder.name}.json"
         if path.exists():
-            found: dict[str, Any] = json.loads(path.read_text())
-            return found
+            there: dict[str, Any] = json.loads(path.read_text())
+            return there
         folder.mkdir(parents=True, exist_ok=True)
         job = {
             "architecture": self.setting.architecture,
@@ -104,7 +133,7 @@ class Protocol:
         }  # fmt: skip
         task = spec.Task.model_validate({"model": self.setting.architecture, "job": job})
         (folder / spec.SPEC).write_text(task.model_dump_json())
-        result = refine_package_evaluate(folder, _tell)
+        found = self.ways.get(candidate.method, packaged)(task, folder, _tell)
         row = {
             "stage": stage,
             "setting": self.setting.name,
@@ -115,13 +144,8 @@ class Protocol:
             "recipe": task.job.recipe.model_dump(),
             "model": model,
             "seed": seed,
-            "bytes": candidate.bytes(result.package_bytes, result.learnable_count),
-            "package_bytes": result.package_bytes,
-            "full_bytes": result.full_bytes,
-            "learnable_count": result.learnable_count,
-            "before": result.metrics["accuracy_before"],
-            "after": result.metrics["accuracy_after"],
-            "seconds": round(result.metrics["seconds"], 1),
+            "bytes": candidate.bytes(found["package_bytes"], found["learnable_count"]),
+            **found,
             "command": self.command,
             "machine": machine(),
             "finished": time.strftime("%Y-%m-%d"),

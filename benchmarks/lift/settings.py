@@ -21,6 +21,7 @@ class Setting:
 
     The last `held_out` training rows judge while rates are chosen. `tuning` and `epochs` are the
     lengths of a short and of a full refinement, `initial` is how the deployed model was trained.
+    `tuned_in` names the setting whose rates serve this one, where it is not its own.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Setting:
     recipe: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     held_out: int = 5000
+    tuned_in: str | None = None
 
     @property
     def train(self) -> Path:
@@ -58,7 +60,13 @@ class Setting:
 
 
 def _cifar(
-    name: str, architecture: str, first: int, tuning: int, epochs: int, share: float = 0.2
+    name: str,
+    architecture: str,
+    first: int,
+    tuning: int,
+    epochs: int,
+    share: float = 0.2,
+    tuned_in: str | None = None,
 ) -> Setting:
     return Setting(
         name=name,
@@ -70,6 +78,7 @@ def _cifar(
         tuning=tuning,
         epochs=epochs,
         recipe=SHIFTED,
+        tuned_in=tuned_in,
     )
 
 
@@ -82,7 +91,15 @@ SETTINGS = {
         _cifar("vgg_medium", "vgg_medium", first=40, tuning=3, epochs=8),
         _cifar("vgg_tiny", "vgg_tiny", first=60, tuning=4, epochs=10),
         *(
-            _cifar(f"vgg_tiny_{percent}", "vgg_tiny", round(1200 / percent), 4, 10, percent / 100)
+            _cifar(
+                f"vgg_tiny_{percent}",
+                "vgg_tiny",
+                first=round(1200 / percent),
+                tuning=4,
+                epochs=10,
+                share=percent / 100,
+                tuned_in="vgg_tiny",
+            )
             for percent in (10, 30, 50, 70)
         ),
         _cifar("mobilenet_v2", "mobilenet_v2", first=40, tuning=4, epochs=20),
