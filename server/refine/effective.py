@@ -143,7 +143,8 @@ def clone_for(
     vectors: dict[str, nn.Parameter] = {}
     for name in sorted(start.learnable):
         if state[name].dim() < 2:
-            vectors[name] = nn.Parameter(state[name].clone())
+            if plan.recipe.vectors or name in start.reshaped:
+                vectors[name] = nn.Parameter(state[name].clone())
         elif plan.recipe.matrices or name in start.reshaped:
             kept = name not in start.reshaped
             felt = (sensitivities or {}).get(name)

@@ -54,6 +54,9 @@ class Recipe(BaseModel):
     matrices: bool = Field(
         True, description="False trains only biases and BatchNorm: a control for comparisons."
     )
+    vectors: bool = Field(
+        True, description="False leaves biases and norms as they are, as LoRA is often used."
+    )
 
     golden: int = Field(
         0,

@@ -105,6 +105,17 @@ def test_the_control_trains_vectors_only() -> None:
     assert sum(p.numel() for p in clone.parameters().values()) == 922
 
 
+def test_matrices_alone_leave_biases_and_norms_as_they_are() -> None:
+    module = zoo.get("vgg_small").build({})
+    before = state_of(module)
+    method = methods.get("lora")
+    plan = Plan(method, methods.options(method, {"rank": 1}), Recipe(vectors=False))
+    clone = _shaken(clone_for(start_from(before, module), plan, CPU))
+    assert not clone.vectors
+    moved = {n for n, t in clone.state().items() if not torch.equal(t, before[n])}
+    assert moved == set(clone.matrices)
+
+
 def test_decay_spares_vectors_and_singular_values() -> None:
     module = zoo.get("vgg_tiny").build({})
     start = start_from(state_of(module), module)
