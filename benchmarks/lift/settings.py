@@ -116,5 +116,19 @@ SETTINGS = {
             epochs=3,
             arguments={"in_channels": 1},
         ),
+        # Layers that are no convolutions (benchmarks.layers), from the same 2%.
+        *(
+            Setting(
+                name=name,
+                architecture=name,
+                data="mnist",
+                deployed=1200,
+                rows=60_000,
+                initial={"epochs": first},
+                tuning=1,
+                epochs=3,
+            )
+            for name, first in (("row_lstm", 20), ("small_vit", 40))
+        ),
     )
 }
