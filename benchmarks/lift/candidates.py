@@ -6,6 +6,7 @@ A family's name says all about it:
     dense            every weight retrained
     ka-3             rank 3, as the paper sends it: nothing rounded, 4 bytes a learnable parameter
     ka-3-4bit        trained for symbols of 4 bits, as a package
+    lora-2-alone     the same, of matrices only: biases and norms stay, as LoRA is often used
     rm-4.8           a seeded mask of 4.8% of the weights; sizes of the others are ranks
     sparse-1200      `sparse` with an aim of 1,200 bytes for its symbols
     fp-50            half of the filters removed (see benchmarks.paper.filter_pruning)
@@ -64,7 +65,8 @@ def candidates(family: str) -> list[Candidate]:
         return [Candidate(family, "direct", {}, {"matrices": False})]
     method, *rest = family.split("-")
     bits = rest.pop() if rest and rest[-1].endswith("bit") else ""
-    plain = Candidate(family, method)
+    is_alone = "alone" in rest
+    plain = Candidate(family, method, recipe={"vectors": False} if is_alone else {})
     if method == "dense":
         plain = replace(plain, method="direct")
     elif method in _OPTION or method in _TUNED_AT:
@@ -75,7 +77,9 @@ def candidates(family: str) -> list[Candidate]:
         plain = replace(plain, options={**plain.options, "bits": int(bits.removesuffix("bit"))})
     elif method != "sparse" and method not in _NO_PACKAGE:
         options = {**plain.options, "bits": _AS_FLOATS}
-        plain = replace(plain, options=options, recipe={"rounding": 0}, as_floats=True)
+        plain = replace(
+            plain, options=options, recipe={**plain.recipe, "rounding": 0}, as_floats=True
+        )
     own = _NO_PACKAGE.get(plain.method) or REPARAMS[plain.method].rate
     return [
         replace(plain, recipe={**plain.recipe, "learning_rate": float(f"{own * share:.3g}")})

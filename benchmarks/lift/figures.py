@@ -29,9 +29,9 @@ class Figure:
 
     @property
     def kind(self) -> str:
-        """The family without its size: `ka`, `ka 4bit`, `sparse`."""
+        """The family without its size: `ka`, `ka 4bit`, `lora alone`."""
         method, *rest = self.family.split("-")
-        return " ".join([method, *(part for part in rest if part.endswith("bit"))])
+        return " ".join([method, *(part for part in rest if part.endswith(("bit", "alone")))])
 
 
 @dataclass(frozen=True)

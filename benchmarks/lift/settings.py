@@ -126,7 +126,7 @@ SETTINGS = {
                 rows=60_000,
                 initial={"epochs": first},
                 tuning=1,
-                epochs=3,
+                epochs=2,
             )
             for name, first in (("row_lstm", 20), ("small_vit", 40))
         ),

@@ -56,6 +56,14 @@ def test_the_papers_updates_are_counted_as_floats_and_not_rounded() -> None:
     assert packed.options == {"rank": 3, "bits": 5}
 
 
+def test_matrices_alone_are_a_family_of_their_own_at_the_rates_of_the_others() -> None:
+    alone, whole = candidates("lora-2-alone")[0], candidates("lora-2")[0]
+    assert alone.recipe == {**whole.recipe, "vectors": False}
+    assert alone.options == whole.options
+    assert tuned_as("lora-4-alone") == "lora-2"
+    assert Figure("lora-4-alone", 1, 1, 0, 1).kind == "lora alone"
+
+
 def test_the_best_on_held_out_rows_is_chosen_once_for_all_sizes_of_a_method() -> None:
     tried = []
     own = candidates("sparse-1200")
