@@ -1,0 +1,93 @@
+"""From runs to the lines of a table: of each setting and family the runs that its figure is of."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from benchmarks.lift.figures import Figure, figures
+from benchmarks.lift.settings import SETTINGS
+from benchmarks.paper.experiments import Experiment
+from benchmarks.paper.runs import Row
+from benchmarks.paper.sizes import count, parameters
+
+
+@dataclass(frozen=True)
+class Line:
+    """A family in a setting. `planned` are the runs that the plan has, `rows` those there are."""
+
+    setting: str
+    family: str
+    rows: tuple[Row, ...]
+    planned: int
+
+    @property
+    def method(self) -> str:
+        """`ka`, `rm`, `control`."""
+        return self.family.partition("-")[0]
+
+    @property
+    def sent(self) -> int:
+        """Parameters of the update."""
+        return count(self.setting, self.family)
+
+    @property
+    def share(self) -> float:
+        """Those, of the model's."""
+        return self.sent / parameters(self.setting)
+
+    @property
+    def figure(self) -> Figure:
+        """Mean bytes and lift, with the interval."""
+        return figures(self.rows)[0]
+
+    @property
+    def before(self) -> float:
+        """Mean accuracy before, in percent."""
+        return 100 * statistics.mean(float(row["before"]) for row in self.rows)
+
+    @property
+    def epochs(self) -> int:
+        """Of each run."""
+        found: int = self.rows[0]["recipe"]["epochs"]
+        return found
+
+    @property
+    def runs(self) -> str:
+        """How many there are, marked where that is less than planned."""
+        full = SETTINGS[self.setting].epochs
+        marks = [] if len(self.rows) >= self.planned else [f"of {self.planned}"]
+        marks += [] if self.epochs >= full else [f"with {self.epochs} epochs of {full}"]
+        return f"{len(self.rows)} {', '.join(marks)}, reduced" if marks else str(len(self.rows))
+
+
+def lines(experiment: Experiment, rows: list[Row]) -> list[Line]:
+    """Those for which there is a run; the runs of the setting's length, else the longest ones."""
+    planned = experiment.models * experiment.seeds
+    found = []
+    for setting in experiment.settings:
+        for family in experiment.families(setting):
+            own = [
+                row
+                for row in rows
+                if (row["setting"], row["family"]) == (setting, family)
+                and row["model"] < experiment.models
+                and row["seed"] < experiment.seeds
+                and row["stage"] != "tune"
+            ]
+            full = [row for row in own if row["stage"] == "test"]
+            most = max((row["recipe"]["epochs"] for row in own), default=0)
+            taken = full or [row for row in own if row["recipe"]["epochs"] == most]
+            if taken:
+                found.append(Line(setting, family, tuple(taken), planned))
+    return found
+
+
+def taken(experiment: Experiment, rows: list[Row]) -> list[Row]:
+    """The runs of an experiment whose cells name epochs and rates themselves."""
+    wanted = {(c.setting, c.family, f"epochs{c.epochs}", c.rate) for c in experiment.cells()}
+    return [
+        row
+        for row in rows
+        if (row["setting"], row["family"], row["stage"], row["recipe"]["learning_rate"]) in wanted
+    ]
