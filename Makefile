@@ -6,8 +6,9 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 WORKERS ?= 2
 ENV := .venv
 BIN := $(ENV)/bin
+PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-lift bench-load bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -75,9 +76,26 @@ bench-methods: install
 bench-lift: install
 	$(BIN)/python -m benchmarks.lift $(ARGS)
 
+# The paper's Table 1 and figures. ARGS=--plan says what is left and its hours; on a GPU the same
+# command in pieces: ARGS="--only table1 --settings resnet18 --models 1 --minutes 8".
+bench-paper: install
+	$(BIN)/python -m benchmarks.paper $(ARGS)
+
 # About 7 minutes; on a machine that does nothing else. ARGS=--resume goes on after an interruption.
 bench-load: install
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+# NNCodec, PEFT, zstd and bsdiff4 on the models and data of bench-lift, in an environment of their
+# own; needs a compiler and the zstd command. It goes on after an interruption. Hours: see the page.
+bench-peers: $(PEERS)/installed
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+# It stands on the main environment, by a path file: the same numpy and torch for all.
+$(PEERS)/installed: benchmarks/peers/requirements.txt | install
+	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv --without-pip $(PEERS)
+	@cd $(PEERS)/lib/python*/site-packages && echo $(CURDIR)/$(ENV)/lib/$$(basename $$(dirname $$PWD))/site-packages > main.pth
+	@$(PYTHON) -m pip --python $(PEERS)/bin/python install -q --no-deps -r $<
+	@touch $@
 
 # Bytes of polls, enrolment and updates; half a minute, and the same on any machine.
 bench-wire: install
