@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from server.refine import recurrent
 from server.refine.effective import Clone, Plan
 from server.refine.reparam import Dense
 from server.refine.weights import State, save_state
@@ -65,6 +66,7 @@ def collect(
 ) -> Refined:
     """Take the results of a training out of its clone."""
     state = {n: t if t.is_floating_point() else base.get(n, t) for n, t in clone.state().items()}
+    state |= recurrent.merged(clone.module, state, base)
     served = {n for n in clone.matrices if _is_served(clone, base, plan, n)}
     others = {n: t.double().numpy() for n, t in state.items() if n not in served}
     stored = {n: t.to(clone.dtypes[n]) for n, t in state.items()}
