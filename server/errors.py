@@ -130,6 +130,11 @@ class BadRefinement(UserError):
         "not_cancellable": "Nothing to do: the refinement has ended.",
         "bad_recipe": "Correct the recipe; `docs/http-api.md` lists its fields.",
         "no_architecture": "Create the model with an architecture: it cannot be trained without.",
+        "bad_goal": "Give max_bytes (bytes), min_accuracy (percent), or both.",
+        "too_few_bytes": "Raise max_bytes above the size that is named.",
+        "accuracy_not_reached": "Lower min_accuracy, raise max_bytes, or train for more epochs; "
+        "`weft refinements curve` shows what each size reaches.",
+        "no_curve": "Ask for that of a refinement by `auto`, once its first trial has ended.",
     }
 
 

@@ -48,6 +48,7 @@ STATUS: dict[str, int] = {
     "webhook.delivery_not_found": 404,
     "webhook.too_many": 409,
     "refinement.not_cancellable": 409,
+    "refinement.no_curve": 404,
     "rollout.not_active": 409,
     "rollout.wrong_state": 409,
     "rollout.nothing_to_retry": 409,

@@ -62,6 +62,8 @@ NEEDS: Final[dict[str, Need]] = {
     f"GET {_API}/refinements/{{id}}": VIEW,
     f"POST {_API}/refinements/{{id}}/cancel": CHANGE_MODEL,
     f"GET {_API}/refinements/{{id}}/events": VIEW,
+    f"GET {_API}/refinements/{{id}}/curve": VIEW,
+    f"GET {_API}/refinements/{{id}}/curve.svg": VIEW,
     f"GET {_API}/packages": VIEW,
     f"POST {_API}/packages": CHANGE_MODEL,
     f"GET {_API}/packages/{{id}}": VIEW,

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from server.cli.client import Client, Failed, Refused
+from server.cli.curve import Id, curve, show_curve
 from server.cli.options import (
     SERVER,
     Bits,
@@ -19,7 +20,6 @@ from server.cli.options import (
     Json,
     Key,
     Limit,
-    Method,
     ModelFilter,
     More,
     Proportion,
@@ -31,6 +31,8 @@ from server.cli.options import (
     parse_pairs,
 )
 from server.cli.output import show_page, show_record
+from server.errors import BadCommand
+from server.publish.budget.goal import AUTO
 from shared.wire import Problem
 
 app = typer.Typer(help="Refinements: list, follow, cancel.", no_args_is_help=True)
@@ -50,13 +52,24 @@ COLUMNS = (
 )
 BRIEF = ("id", "model", "base", "dataset", "state", "target", "package_id", "created_at")
 
-Id = Annotated[int, typer.Argument(min=1, metavar="ID", help="Id of the refinement.")]
+RefineBy = Annotated[
+    str,
+    typer.Option(
+        "--method", help="See `weft methods list`; `auto`: chosen for --max-bytes, --min-accuracy."
+    ),
+]
 
 
 def refine(
     model: str,
     dataset: Annotated[str, typer.Option("--dataset", help="What to train on.")],
-    method: Method,
+    method: RefineBy,
+    max_bytes: Annotated[
+        int | None, typer.Option("--max-bytes", help="auto: most bytes of the package.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option("--min-accuracy", help="auto: percent to reach.")
+    ] = None,
     base: Annotated[
         int | None, typer.Option("--base", min=1, help="Number; the newest by default.")
     ] = None,
@@ -87,7 +100,12 @@ def refine(
     key: Key = None,
 ) -> None:
     """Learn a small change of a version from new data, and publish the update."""
-    options = method_options(method, rank, bits, proportion, seed, option)
+    goal = {"max_bytes": max_bytes, "min_accuracy": min_accuracy}
+    if method == AUTO or any(value is not None for value in goal.values()):
+        given = {"rank": rank, "bits": bits, "proportion": proportion, "seed": seed}
+        options = _goal_options(method, goal | given, option)
+    else:
+        options = method_options(method, rank, bits, proportion, seed, option)
     body = {
         "model": model,
         "base": base,
@@ -103,6 +121,14 @@ def refine(
             _follow(client, started["id"], as_json)
         else:
             show_record(started, as_json, COLUMNS)
+
+
+def _goal_options(method: str, goal: Mapping[str, Any], option: list[str] | None) -> dict[str, Any]:
+    """The options of `auto`; the server judges them. Raises BadCommand for another method."""
+    if method != AUTO:
+        raise BadCommand("invalid", f"--max-bytes and --min-accuracy go with --method {AUTO}")
+    given = {name: value for name, value in goal.items() if value is not None}
+    return given | parse_pairs("--option", option)
 
 
 @app.command("list")
@@ -142,6 +168,9 @@ def cancel(id_: Id, as_json: Json = False, server: Server = SERVER, key: Key = N
         show_record(client.post(f"/refinements/{id_}/cancel"), as_json, COLUMNS)
 
 
+app.command("curve")(curve)
+
+
 def _follow(client: Client, refinement_id: int, as_json: bool) -> None:
     """Show progress until the refinement has ended, then what came of it."""
     last: dict[str, Any] = {}
@@ -152,6 +181,9 @@ def _follow(client: Client, refinement_id: int, as_json: bool) -> None:
         last = client.get(f"/refinements/{refinement_id}")
     gained = {} if as_json or last.get("package_id") is None else _gained(client, last)
     show_record({**last, **gained}, as_json, (*COLUMNS, *gained))
+    if not as_json and last["method"]["id"] == AUTO and last["state"] in ("succeeded", "failed"):
+        with contextlib.suppress(Refused):  # it failed before there was a curve
+            show_curve(client.get(f"/refinements/{refinement_id}/curve"))
     if last.get("error"):
         raise _failure(last["error"])
 
@@ -184,13 +216,19 @@ def _bar() -> Iterator[Any]:
             progress = refinement.get("progress") or {}
             bar.update(
                 task,
-                description=progress.get("stage") or refinement["state"],
+                description=_stage(progress) or refinement["state"],
                 total=progress.get("epochs"),
                 completed=progress.get("epoch") or 0,
                 told=_told(progress),
             )
 
         yield update
+
+
+def _stage(progress: Mapping[str, Any]) -> str | None:
+    """`refine`, or of the trials of `auto`: `trial 2 of 4: refine`."""
+    stage, trial = progress.get("stage"), progress.get("trial")
+    return stage if trial is None else f"trial {trial} of {progress['trials']}: {stage}"
 
 
 def _told(progress: Mapping[str, Any]) -> str:

@@ -116,7 +116,12 @@ def release(engine: Engine, refinement_id: int, worker: str = WORKER) -> None:
 def store_progress(
     engine: Engine, refinement_id: int, progress: dict[str, Any], worker: str = WORKER
 ) -> bool:
-    """Keep the newest progress; False where the worker does not run the refinement any more."""
+    """Keep the newest progress; False where the worker does not run the refinement any more.
+
+    A `curve` in it is kept for itself: it outlives the progress that follows.
+    """
+    told = {name: value for name, value in progress.items() if name != "curve"}
+    kept = {"curve": progress["curve"]} if "curve" in progress else {}
     with writing(engine, alone=False) as session:
         result = session.execute(
             update(Refinement)
@@ -125,7 +130,7 @@ def store_progress(
                 Refinement.state == "running",
                 Refinement.worker == worker,
             )
-            .values(progress=progress)
+            .values(progress=told, **kept)
         )
         assert isinstance(result, CursorResult)
         return bool(result.rowcount == 1)

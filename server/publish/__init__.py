@@ -1,7 +1,9 @@
 """From what was made to what can be installed: refinements, and packages between versions.
 
 spec.py         what the child of a refinement is told, and what it answers
-pipeline.py     the child: refine -> package -> evaluate
+update.py       one update: refine -> package -> evaluate
+budget/         `auto`: several of them, to choose from by size and accuracy
+pipeline.py     the child process that makes either
 refinement.py   the server's side of it: prepares the child's folder, publishes its results
 publishing.py   versions and packages into registry and store, in one transaction
 needs.py        which packages and weights are still needed (pure)

@@ -1,8 +1,6 @@
 """The child process of a refinement: `python -m server.publish.pipeline FOLDER`.
 
-    1. refine    train the method's parameters on the clone, from the checkpoint if there is one
-    2. package   code them; settle BatchNorm on what a device decodes; write the package, decode it
-    3. evaluate  base, refined and decoded weights on the same images
+It makes one update (`update`), or, by `auto`, several to choose from (`budget`).
 
 What lies in the folder is told in `spec`. Progress goes to stdout, one JSON object a line. The
 process ends at once when its stdin does: the server has gone then, and the next one starts it anew.
@@ -16,27 +14,20 @@ import json
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from server.errors import ServerError
-from server.packaging.encode import BuildReport, build_package, code_matrices, finish
-from server.packaging.expected import Expected
-from server.packaging.sent import send_elements
 from server.publish import spec
-from server.publish.spec import Result, Task, sync, write_durably
-from server.refine.evaluate import Scores
+from server.publish.budget.curve import read_curve
+from server.publish.budget.goal import AUTO
+from server.publish.budget.run import Missed, refine_within
+from server.publish.spec import Result, Task, write_durably
+from server.publish.update import make_update
 from server.refine.job import Job
-from server.refine.outcome import Refined, Settled
-from server.refine.weights import State, save_state
-from shared import methods
 from shared.errors import NoSpace, WeftError
-from shared.tensors import Array
-from shared.weights import WeightsReader
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -52,10 +43,12 @@ def main(folder: Path) -> int:
     with (folder / spec.LOCK).open("w") as lock:
         # A child of a server that was just killed may still be leaving.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / spec.RESULT).exists():
+        if _has_ended(folder):
             return 0
         try:
             refine_package_evaluate(folder, _report)
+        except Missed:
+            return 0  # the curve says why; the server keeps both
         except Exception as error:
             traceback.print_exc()  # to the folder's log
             ours = _as_ours(error)
@@ -66,86 +59,19 @@ def main(folder: Path) -> int:
 
 
 def refine_package_evaluate(folder: Path, report: Report) -> Result:
-    """The three steps; leaves the results in `folder`. Raises WeftError."""
-    began = time.monotonic()
+    """What the folder's spec asks for; leaves the results there. Raises Missed, WeftError."""
     report({"stage": "refine"})  # opening data and factorising may take a while
     task = Task.model_validate_json((folder / spec.SPEC).read_bytes())
-    job = Job(task.job, folder)
-    refined = job.train(report)  # 1
-    report({"stage": "package"})
-    built = _package(task, job, refined, folder)  # 2
-    report({"stage": "evaluate"})
-    before = job.measure.base()  # 3
-    trained = job.evaluate_state(refined.state)
-    after = job.evaluate(folder / spec.DECODED)
-    result = Result(
-        package_bytes=built.size,
-        full_bytes=(folder / spec.DECODED).stat().st_size,
-        learnable_count=refined.learnable_count,
-        base_digest=built.base_digest or "",
-        result_digest=built.result_digest,
-        metrics=_metrics(before, trained, after) | {"seconds": time.monotonic() - began},
-        tensors={name: asdict(tensor) for name, tensor in built.tensors.items()},
-        coder=built.coder,
-        golden=built.golden,
-    )
-    for name in (spec.PACKAGE, spec.DECODED):
-        sync(folder / name)
-    write_durably(folder / spec.RESULT, result.model_dump_json(indent=1))
-    return result
+    if task.job.method == AUTO:
+        return refine_within(task, folder, report)
+    return make_update(task, Job(task.job, folder), folder, report)
 
 
-def _package(task: Task, job: Job, refined: Refined, folder: Path) -> BuildReport:
-    """Code what was learnt, settle BatchNorm on what that decodes to, and write the package."""
-    method = methods.get(task.job.method)
-    options: Any = methods.options(method, task.job.options)
-    if not isinstance(method, methods.LossyMethod):
-        state = _settle(job, refined, {}, folder).applied(refined)
-        return _lossless(task, state, folder, _golden(job))
-    with WeightsReader(task.job.base) as base:
-        coded = code_matrices(base, refined.parameters, method, options)
-        for name in refined.dense & refined.others.keys():
-            form = refined.schema[name]
-            if base.schema.get(name) == form:
-                coded.sent[name] = send_elements(base, form, refined.others[name], options.bits)
-        settled = _settle(job, refined, coded.decoded(), folder)
-        places = folder / spec.PACKAGE, task.model, refined.schema, folder / spec.DECODED
-        return finish(coded, settled.others, *places, _golden(job), settled.steps)
-
-
-def _lossless(task: Task, state: State, folder: Path, golden: Expected | None) -> BuildReport:
-    """The package of a dense retraining, sent to the bit."""
-    target, job = folder / "target.safetensors", task.job
-    save_state(target, state)
-    places = folder / spec.PACKAGE, task.model, folder / spec.DECODED
-    return build_package(job.base, target, job.method, job.options, *places, golden)
-
-
-def _golden(job: Job) -> Expected | None:
-    """The golden samples that the recipe asks for."""
-    count = job.spec.recipe.golden
-    return Expected(job.target, count, job.shape) if count else None
-
-
-def _settle(job: Job, refined: Refined, decoded: dict[str, Array], folder: Path) -> Settled:
-    """BatchNorm as devices will have it; its statistics are kept for the next refinement."""
-    settled = job.settle(refined, decoded)
-    if settled.statistics:
-        settled.save_statistics(folder / spec.UNFOLDED)
-        sync(folder / spec.UNFOLDED)
-    return settled
-
-
-def _metrics(before: Scores, trained: Scores, after: Scores) -> dict[str, Any]:
-    return {
-        "images": after.images,
-        "accuracy_before": before.accuracy,
-        "accuracy_refined": trained.accuracy,
-        "accuracy_after": after.accuracy,
-        "per_class_before": before.per_class,
-        "per_class_after": after.per_class,
-        "negative_flips": after.negative_flips,
-    }
+def _has_ended(folder: Path) -> bool:
+    """Whether an earlier start came to its results, or to why there are none."""
+    curve = read_curve(folder)
+    missed = curve is not None and curve.failure is not None
+    return missed or (folder / spec.RESULT).exists()
 
 
 def _as_ours(error: Exception) -> WeftError:

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from server.db import reading, writing
 from server.errors import ServerError
-from server.jobs.queue import is_ours, record_event
+from server.jobs.queue import fail, is_ours, record_event
 from server.publish import spec
+from server.publish.budget.curve import Curve, read_curve
 from server.publish.publishing import Stored, publish_package, publish_version, store
 from server.publish.spec import Result, Task
 from server.refine.recipe import Recipe
@@ -75,7 +76,13 @@ class RefinementWork:
         return Task(model=row.model.name, job=job)
 
     def finish(self, refinement_id: int, folder: Path) -> None:
-        """Publish the target version and its package, and end the refinement with success."""
+        """Publish the target version and its package, and end the refinement with success.
+
+        Where `auto` found no package that is what was asked for, end it with the reason.
+        """
+        curve = read_curve(folder)
+        if curve is not None and self._ends_with(refinement_id, curve):
+            return
         result = _read_result(folder)
         with reading(self._engine) as session:
             row = session.get_one(Refinement, refinement_id)
@@ -88,6 +95,17 @@ class RefinementWork:
             row = session.get_one(Refinement, refinement_id, with_for_update=True)
             if is_ours(row):
                 _publish(session, row, stored, result, kept)
+
+    def _ends_with(self, refinement_id: int, curve: Curve) -> bool:
+        """Keep the curve, and end the refinement where that holds a failure."""
+        with writing(self._engine) as session:
+            row = session.get_one(Refinement, refinement_id, with_for_update=True)
+            if is_ours(row):
+                row.curve = curve.model_dump(mode="json")
+        if curve.failure is None:
+            return False
+        fail(self._engine, refinement_id, curve.failure.model_dump())
+        return True
 
 
 def target_arguments(row: Refinement) -> dict[str, Any]:
@@ -103,13 +121,16 @@ def _publish(
     version = publish_version(
         session, row.model, stored, "refined", row.base_version, metrics=metrics
     )
+    method, options = row.method["id"], row.method["options"]
+    if result.method is not None:  # `auto` has chosen one
+        method, options = result.method, result.options
     package = publish_package(
         session,
         stored.package,
-        row.base_version if methods.get(row.method["id"]).needs_base else None,
+        row.base_version if methods.get(method).needs_base else None,
         version,
-        row.method["id"],
-        row.method["options"],
+        method,
+        options,
         result.learnable_count,
         _metrics(result),
         refinement_id=row.id,

@@ -23,6 +23,7 @@ from server.db import reading, writing
 from server.errors import BadRefinement
 from server.jobs import queue
 from server.jobs.supervisor import Supervisor
+from server.publish.budget.goal import AUTO, read_goal
 from server.publish.schemas import RefinementIn, RefinementOut, describe_refinement
 from server.refine.recipe import Recipe
 from server.registry.datasets import find_dataset
@@ -60,6 +61,7 @@ SupervisorDep = Annotated[Supervisor, Depends(_supervisor)]
         "method.unknown",
         "method.bad_option",
         "refinement.bad_recipe",
+        "refinement.bad_goal",
         "refinement.no_architecture",
         "request.key_reused",
     ),
@@ -118,6 +120,8 @@ def _newest(session: Session, model: Model) -> int:
 
 
 def _options(body: RefinementIn) -> dict[str, object]:
+    if body.method.id == AUTO:
+        return read_goal(body.method.options).model_dump()
     return methods.options(methods.get(body.method.id), body.method.options).model_dump()
 
 
@@ -165,7 +169,7 @@ def cancel_refinement(
 ) -> RefinementOut:
     """End a refinement that is queued or running; nothing is published."""
     with writing(engine) as session:
-        row = _find(session, id, lock=True)
+        row = find_refinement(session, id, lock=True)
         if not queue.cancel(session, row):
             raise BadRefinement("not_cancellable", f"refinement {id} has {row.state} already")
         answer = describe_refinement(row)
@@ -211,17 +215,18 @@ def _event(refinement: RefinementOut) -> ServerSentEvent:
 
 def _look(engine: Engine, refinement_id: int) -> RefinementOut:
     with reading(engine) as session:
-        return describe_refinement(_find(session, refinement_id))
+        return describe_refinement(find_refinement(session, refinement_id))
 
 
 def _look_again(engine: Engine, refinement_id: int) -> RefinementOut | None:
     """None: the key of who asks has ended."""
     with reading(engine) as session:
-        found = describe_refinement(_find(session, refinement_id))
+        found = describe_refinement(find_refinement(session, refinement_id))
         return found if still_opens(session) else None
 
 
-def _find(session: Session, refinement_id: int, lock: bool = False) -> Refinement:
+def find_refinement(session: Session, refinement_id: int, lock: bool = False) -> Refinement:
+    """The refinement; raises BadRefinement `not_found`."""
     row = session.get(Refinement, refinement_id, with_for_update=lock)
     if row is None:
         raise BadRefinement("not_found", f"there is no refinement {refinement_id}")

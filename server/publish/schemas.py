@@ -23,7 +23,11 @@ def _example(value: dict[str, Any]) -> ConfigDict:
 
 
 class MethodChoice(BaseModel):
-    """A method and its options; see `weft methods list`."""
+    """A method and its options; see `weft methods list`.
+
+    A refinement also takes `auto`: `max_bytes` (of the package), `min_accuracy` (percent) or both,
+    and `trials` (most trainings, 1 to 5).
+    """
 
     model_config = _example({"id": "ka", "options": {"rank": 3, "bits": 8}})
 

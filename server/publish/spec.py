@@ -6,6 +6,7 @@ checkpoint*          the child's own
 package.weft         the update package                         ┐
 decoded.safetensors  the weights that a device will have         ├ results
 result.json          Result, written last: when it is there, all ┘ are whole
+curve.json, trial-*  of `auto`: what was measured, and its trials (see `budget.run`)
 error.json           {"code", "message", "todo"}, where the child failed
 log.txt              the child's stderr
 """
@@ -45,6 +46,8 @@ class Result(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    method: str | None = Field(None, description="Of the package; null: the one asked for.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Of that method.")
     package_bytes: int
     full_bytes: int
     learnable_count: int

@@ -10,6 +10,7 @@ job.evaluate(decoded file)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -56,14 +57,21 @@ class Job:
             torch.set_num_threads(recipe.threads)
         self.spec, self._folder = spec, folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        method = methods.get(spec.method)
-        options = methods.options(method, spec.options)
-        self.plan = Plan(method, options, recipe)
+        self.plan = _plan(spec)
         self.base = load_state(spec.base)
         self.classes, everything = self._opened(spec.dataset)
         self.data, self.held_out = everything.split(recipe.held_out, recipe.seed)
         if not len(self.data):
             raise BadDataset("empty", f"{spec.dataset}: nothing is left to train on")
+
+    def trial(self, spec: JobSpec, folder: Path) -> Job:
+        """Another training on the same data, which are not opened again.
+
+        `spec` differs in method, options, and what of the recipe does not touch the data's split.
+        """
+        other = copy.copy(self)
+        other.spec, other.plan, other._folder = spec, _plan(spec), folder
+        return other
 
     def train(self, report: Report) -> Refined:
         """Train, from the checkpoint where there is one; `report` hears of the progress."""
@@ -96,6 +104,10 @@ class Job:
         load_into(module, {n: torch.from_numpy(v) for n, v in others.items()})
         steps = steps_of(module, self.base, others, self.data)
         return Settled(others, statistics, steps)
+
+    def changed(self, refined: Refined) -> nn.Module:
+        """The target with what was learnt, before any coding, on the training device."""
+        return self._placed(self._target(), refined.state)
 
     def target(self) -> nn.Module:
         """A fresh network of the target's architecture, on the CPU."""
@@ -160,3 +172,8 @@ class Job:
         """Classes and data. Raises BadDataset, also where the target cannot serve them."""
         module = self._placed(self._target(), {})
         return open_labelled(uri, self.spec.fingerprints.get(uri), module, self.device)
+
+
+def _plan(spec: JobSpec) -> Plan:
+    method = methods.get(spec.method)
+    return Plan(method, methods.options(method, spec.options), spec.recipe)

@@ -29,6 +29,8 @@ class Refinement(Base):
     """Arguments of the architecture in which the target differs from the base."""
     state: Mapped[str] = mapped_column(String(20), default="queued")
     progress: Mapped[Json | None]
+    curve: Mapped[Json | None]
+    """What `auto` has measured, see `server.publish.budget.curve`."""
     error: Mapped[Json | None]
     """{"code", "message", "todo"}"""
     attempts: Mapped[int] = mapped_column(default=0)
