@@ -12,7 +12,8 @@ A family's name says all about it:
     fp-50            half of the filters removed (see benchmarks.paper.filter_pruning)
 
 Sizes belong to a family, learning rates are what is tuned: each method's own, a third and three
-times that. The sizes of a method share the rate that was found for its `tuned` one.
+times that, and further where an end of these does best. The sizes of a method share the rate that
+was found for its `tuned` one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from server.refine.reparam import REPARAMS
 _FLOAT = 4
 #: Stand for floats, and lose nothing.
 _AS_FLOATS = 16
-#: The grid of every method, in its own default rate.
+#: The grid of every method, in its own default rate; where its end does best, it goes on.
 RATES = (1 / 3, 1.0, 3.0)
 #: The size at which a method is tuned.
 _TUNED_AT = {
@@ -61,8 +62,14 @@ class Candidate:
 
 def candidates(family: str) -> list[Candidate]:
     """Those of a family; one alone where nothing is tuned. Raises ValueError for an unknown one."""
+    own = _own_rate(_plain(family))
+    return [_plain(family)] if own is None else [at_rate(family, own * x) for x in RATES]
+
+
+def _plain(family: str) -> Candidate:
+    """Without a rate."""
     if family == "control":
-        return [Candidate(family, "direct", {}, {"matrices": False})]
+        return Candidate(family, "direct", {}, {"matrices": False})
     method, *rest = family.split("-")
     bits = rest.pop() if rest and rest[-1].endswith("bit") else ""
     is_alone = "alone" in rest
@@ -74,17 +81,18 @@ def candidates(family: str) -> list[Candidate]:
     if plain.method not in REPARAMS and plain.method not in _NO_PACKAGE:
         raise ValueError(f"no family {family!r}")
     if bits:
-        plain = replace(plain, options={**plain.options, "bits": int(bits.removesuffix("bit"))})
-    elif method != "sparse" and method not in _NO_PACKAGE:
-        options = {**plain.options, "bits": _AS_FLOATS}
-        plain = replace(
-            plain, options=options, recipe={**plain.recipe, "rounding": 0}, as_floats=True
-        )
-    own = _NO_PACKAGE.get(plain.method) or REPARAMS[plain.method].rate
-    return [
-        replace(plain, recipe={**plain.recipe, "learning_rate": float(f"{own * share:.3g}")})
-        for share in RATES
-    ]
+        return replace(plain, options={**plain.options, "bits": int(bits.removesuffix("bit"))})
+    if method == "sparse" or method in _NO_PACKAGE:
+        return plain
+    options = {**plain.options, "bits": _AS_FLOATS}
+    return replace(plain, options=options, recipe={**plain.recipe, "rounding": 0}, as_floats=True)
+
+
+def _own_rate(plain: Candidate) -> float | None:
+    """The method's default; None where the family trains nothing that has one."""
+    if not plain.recipe.get("matrices", True):
+        return None
+    return _NO_PACKAGE.get(plain.method) or REPARAMS[plain.method].rate
 
 
 def _size(method: str, size: str) -> dict[str, Any]:
@@ -101,5 +109,7 @@ def tuned_as(family: str) -> str:
 
 def at_rate(family: str, rate: float | None) -> Candidate:
     """The family's candidate of that rate."""
-    own = candidates(family)
-    return next(c for c in own if c.recipe.get("learning_rate") == rate) if rate else own[0]
+    plain = _plain(family)
+    if rate is None:
+        return plain
+    return replace(plain, recipe={**plain.recipe, "learning_rate": float(f"{rate:.3g}")})

@@ -67,7 +67,7 @@ def test_matrices_alone_are_a_family_of_their_own_at_the_rates_of_the_others() -
 def test_the_best_on_held_out_rows_is_chosen_once_for_all_sizes_of_a_method() -> None:
     tried = []
     own = candidates("sparse-1200")
-    best = own[2].recipe["learning_rate"]
+    best = own[1].recipe["learning_rate"]
 
     def tune(candidate: Candidate) -> dict[str, Any]:
         tried.append(candidate.name)
@@ -78,6 +78,17 @@ def test_the_best_on_held_out_rows_is_chosen_once_for_all_sizes_of_a_method() ->
     assert found["control"] == candidates("control")[0]
     assert found["sparse-600"] == at_rate("sparse-600", best)
     assert tuned_as("sparse-600") == "sparse-1200"
+
+
+def test_where_an_end_of_the_grid_does_best_it_goes_on() -> None:
+    tried = []
+
+    def tune(candidate: Candidate) -> dict[str, Any]:
+        tried.append(candidate.recipe["learning_rate"])
+        return _row(candidate.family, 1, -abs(candidate.recipe["learning_rate"] - 0.08))
+
+    assert chosen(["ka-1"], tune)["ka-1"] == at_rate("ka-1", 0.09)
+    assert tried == [0.00333, 0.01, 0.03, 0.09, 0.27]
 
 
 def test_a_figure_is_a_mean_with_its_interval() -> None:
