@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.lift.candidates import Candidate
 from benchmarks.lift.settings import COMMON, ROOT, Setting
 from benchmarks.measure import machine
@@ -147,6 +149,7 @@ class Protocol:
             "bytes": candidate.bytes(found["package_bytes"], found["learnable_count"]),
             **found,
             "command": self.command,
+            "device": device(),
             "machine": machine(),
             "finished": time.strftime("%Y-%m-%d"),
         }
@@ -155,6 +158,11 @@ class Protocol:
         beside.write_text(json.dumps(row, indent=1) + "\n")
         beside.replace(path)
         return row
+
+
+def device() -> str:
+    """What trains here: `cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _tell(line: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from benchmarks.lift.protocol import device
 from benchmarks.lift.settings import ROOT, SETTINGS
 from benchmarks.paper import plots, runs, tables
 from benchmarks.paper.experiments import EXPERIMENTS, Cell
@@ -84,7 +85,7 @@ def _left(name: str, cells: list[Cell], rows: list[runs.Row]) -> str:
     about = (
         "how long nobody knows: nothing has run yet" if hours is None else f"about {hours:.1f} h"
     )
-    return f"{name}: {missing} of {len(cells)} runs left, {about} on {runs.device()}"
+    return f"{name}: {missing} of {len(cells)} runs left, {about} on {device()}"
 
 
 def _tell_plan(planned: dict[str, list[Cell]]) -> int:

@@ -11,6 +11,7 @@ shortcut keeps its width (Li et al., section 3.3).
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,8 +84,12 @@ def _stack(module: Vgg) -> Iterator[Link]:
 
 def _strongest(weight: Tensor, percent: int) -> Tensor:
     """Places of the filters with the largest L1 norms, in their order; at least one."""
-    count = max(1, round(weight.shape[0] * (100 - percent) / 100))
+    count = _kept(weight.shape[0], percent)
     return weight.detach().abs().flatten(1).sum(1).topk(count).indices.sort().values
+
+
+def _kept(filters: int, percent: int) -> int:
+    return max(1, round(filters * (100 - percent) / 100))
 
 
 def _keep_filters(conv: nn.Conv2d, places: Tensor) -> None:
@@ -111,9 +116,21 @@ def _keep_inputs(reader: nn.Conv2d | nn.Linear, places: Tensor) -> None:
         reader.in_channels = len(places)
 
 
-def remaining(module: nn.Module) -> int:
-    """Learnable parameters, all of which are sent."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def remaining(module: nn.Module, percent: int) -> int:
+    """The learnable parameters of `pruned(module, percent)`, all of which are sent.
+
+    From shapes alone: the module may be an outline.
+    """
+    shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters()}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    for conv, norm, reader in links(module):
+        kept = _kept(conv.out_channels, percent)
+        after = () if norm is None else (norm.weight, norm.bias)
+        for parameter in (conv.weight, conv.bias, *after):
+            if parameter is not None:
+                shapes[names[id(parameter)]][0] = kept
+        shapes[names[id(reader.weight)]][1] = kept
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def refine(task: spec.Task, folder: Path, report: Report) -> dict[str, Any]:
@@ -142,7 +159,7 @@ def refine(task: spec.Task, folder: Path, report: Report) -> dict[str, Any]:
     return {
         "package_bytes": (folder / PRUNED).stat().st_size,
         "full_bytes": job.base.stat().st_size,
-        "learnable_count": remaining(smaller),
+        "learnable_count": sum(parameter.numel() for parameter in smaller.parameters()),
         "before": before,
         "after": after,
         "seconds": round(time.monotonic() - began, 1),

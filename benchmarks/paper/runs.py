@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.lift.candidates import at_rate, candidates, tuned_as
 from benchmarks.lift.choice import chosen
-from benchmarks.lift.protocol import RUNS, Protocol
+from benchmarks.lift.protocol import RUNS, Protocol, device
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper import filter_pruning
 from benchmarks.paper.experiments import Cell
@@ -142,12 +142,6 @@ def _images(cell: Cell) -> int:
 
 
 @functools.cache
-def device() -> str:
-    """What trains here."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-@functools.cache
 def multiply_adds(setting: str) -> int:
     """Those of one image of the setting's data, forward, in convolutions and linear layers."""
     own, found = SETTINGS[setting], []
@@ -157,11 +151,12 @@ def multiply_adds(setting: str) -> int:
         assert isinstance(weight, torch.Tensor)
         found.append(out[0].numel() * weight[0].numel())
 
-    module = zoo.get(own.architecture).outline(own.arguments).eval()
+    module = zoo.get(own.architecture).build(own.arguments).eval()
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.register_forward_hook(note)
     channels = own.arguments.get("in_channels", 3)
     size = 28 if own.data == "mnist" else 32
-    module(torch.empty((1, channels, size, size), device="meta"))
+    with torch.inference_mode():
+        module(torch.zeros(1, channels, size, size))
     return sum(found)

@@ -52,7 +52,7 @@ def count(setting: str, family: str) -> int:
     own, one = SETTINGS[setting], candidates(family)[0]
     if one.method == "fp":
         whole = zoo.get(own.architecture).outline(own.arguments)
-        return filter_pruning.remaining(filter_pruning.pruned(whole, one.options["percent"]))
+        return filter_pruning.remaining(whole, one.options["percent"])
     matrices, vectors = shape(setting)
     if not one.recipe.get("matrices", True):
         return vectors
