@@ -76,7 +76,9 @@ class Protocol:
             own = self.setting
             recipe = Recipe.model_validate({**COMMON, **own.initial, "seed": number})
             data = open_dataset(own.part(0, own.deployed))
-            state = train_initial(own.architecture, own.arguments, data, recipe, _tell)
+            started = self.work / path.stem
+            started.mkdir(exist_ok=True)
+            state = train_initial(own.architecture, own.arguments, data, recipe, _tell, started)
             save_state(path, state)
         return path
 

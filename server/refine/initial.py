@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from server.refine import batchnorm
 from server.refine.batches import Batches
+from server.refine.checkpoint import Checkpoint
 from server.refine.effective import dense_clone
 from server.refine.loop import Report, fit
 from server.refine.recipe import Recipe
@@ -28,10 +30,12 @@ def train_initial(
     dataset: ImageDataset,
     recipe: Recipe,
     report: Report = lambda _line: None,
+    folder: Path | None = None,
 ) -> State:
     """Train a fresh model densely; returns its tensors by first names, to be saved by `save_state`.
 
-    BatchNorm's statistics are re-estimated at the end.
+    BatchNorm's statistics are re-estimated at the end. `folder` takes the checkpoint, from which an
+    interrupted training goes on; None: keeps none.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -46,7 +50,14 @@ def train_initial(
         device,
     )
     data, held_out = Batches.of(dataset, device).split(recipe.held_out, recipe.seed)
-    fit(clone, data, held_out, recipe, report, stage="initial")
+    run = {
+        "architecture": architecture,
+        "arguments": dict(arguments),
+        "rows": len(data),
+        "recipe": recipe.model_dump(),
+    }
+    checkpoint = Checkpoint(folder, run) if folder else None
+    fit(clone, data, held_out, recipe, report, checkpoint, stage="initial")
     with clone.applied() as trained:
         batchnorm.reestimate(trained, data)
     return {name: tensor.to(dtypes[name]) for name, tensor in clone.state().items()}
