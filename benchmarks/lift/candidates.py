@@ -102,9 +102,10 @@ def _size(method: str, size: str) -> dict[str, Any]:
 
 
 def tuned_as(family: str) -> str:
-    """The family whose tuning serves this one: the same method at its usual size."""
-    method = family.split("-")[0]
-    return f"{method}-{_TUNED_AT[method]}" if method in _TUNED_AT else method
+    """The family whose tuning serves this one: the same method at its usual size, as coarse."""
+    method, *rest = family.split("-")
+    bits = [part for part in rest if part.endswith("bit")]
+    return "-".join([method, *([_TUNED_AT[method]] if method in _TUNED_AT else []), *bits])
 
 
 def at_rate(family: str, rate: float | None) -> Candidate:
