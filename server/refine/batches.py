@@ -20,10 +20,14 @@ from shared import prng
 
 @dataclass(frozen=True)
 class Batches:
-    """Images uint8 (N, H, W, C) and labels int64 (N,), both on one device."""
+    """Images uint8 (N, H, W, C) and labels int64 (N,), both on one device.
+
+    `targets` float32 (N, classes) are what an epoch gives instead of labels, where there are any.
+    """
 
     images: Tensor
     labels: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,9 +73,10 @@ class Batches:
             self._balanced(draw) if recipe.balanced else torch.randperm(len(self), generator=draw)
         )
         order = order.to(self.images.device)
+        targets = self.labels if self.targets is None else self.targets
         for step in range(self.steps(recipe)):
             rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            yield scaled(_augmented(self.images, rows, recipe, draw)), self.labels[rows]
+            yield scaled(_augmented(self.images, rows, recipe, draw)), targets[rows]
 
     def _balanced(self, draw: torch.Generator) -> Tensor:
         """N rows, drawn so that each class that occurs is equally likely."""

@@ -22,7 +22,6 @@ from server.zoo.architecture import dtype_name
 from shared.errors import BadWeights
 from shared.weights import WeightsReader, write_weights
 
-_NAME = "checkpoint.safetensors"
 _KEY = "weft_checkpoint"
 
 History = list[dict[str, float | None]]
@@ -34,8 +33,8 @@ class Checkpoint:
     A checkpoint of another run, or a damaged one, is as good as none.
     """
 
-    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
-        self._path = folder / _NAME
+    def __init__(self, folder: Path, run: dict[str, Any], name: str = "checkpoint") -> None:
+        self._path = folder / f"{name}.safetensors"
         self._run = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
     def save(self, clone: Clone, optimizer: torch.optim.Optimizer, history: History) -> None:

@@ -34,6 +34,7 @@ from server.refine.sensitivity import sensitivities
 from server.refine.spec import JobSpec
 from server.refine.start import Start, start_from
 from server.refine.steps import steps_of
+from server.refine.teacher import lesson, taught
 from server.refine.weights import State, from_storage, load_into, load_state
 from shared import methods
 from shared.tensors import Array
@@ -75,10 +76,27 @@ class Job:
 
     def train(self, report: Report) -> Refined:
         """Train, from the checkpoint where there is one; `report` hears of the progress."""
+        data = self._taught(report) if self.spec.recipe.distillation else self.data
         clone = self._clone()
-        checkpoint = Checkpoint(self._folder, self._run()) if self._folder else None
-        history = fit(clone, self.data, self.held_out, self.spec.recipe, report, checkpoint)
+        history = fit(
+            clone, data, self.held_out, self.spec.recipe, report, self._checkpoint("checkpoint")
+        )
         return collect(clone, self.base, self.plan, history)
+
+    def _taught(self, report: Report) -> Batches:
+        """The training data with a teacher's answers; it is trained here."""
+        own = lesson(self.spec.recipe)
+        direct = methods.get("direct")
+        plan = Plan(direct, methods.options(direct, {}), own)
+        teacher = clone_for(self._start(), plan, self.device)
+        checkpoint = self._checkpoint("checkpoint-teacher")
+        fit(teacher, self.data, self.held_out, own, report, checkpoint, stage="teach")
+        with teacher.applied() as module:
+            batchnorm.reestimate(module, self.data)
+            return taught(self.data, module, self.spec.recipe)
+
+    def _checkpoint(self, name: str) -> Checkpoint | None:
+        return Checkpoint(self._folder, self._run(), name) if self._folder else None
 
     def _run(self) -> dict[str, Any]:
         """What makes a checkpoint this run's: the spec, with the base by its digest."""
@@ -151,16 +169,21 @@ class Job:
         return module.to(self.device)
 
     def _clone(self) -> Clone:
+        start = self._start()
+        felt = None
+        if REPARAMS[self.plan.method.id].needs_sensitivity:
+            felt = sensitivities(start.module, self.data)
+        return clone_for(start, self.plan, self.device, felt)
+
+    def _start(self) -> Start:
+        """The target with the base inside, BatchNorm unfolded, on the training device."""
         start = start_from(self.base, self._target())
         start.module.to(self.device)
         norms = batchnorm.find_norms(start.module, sample(self.data))
         kept = [n for n in norms if n.var not in start.reshaped]
         held = start.module.state_dict()
         load_into(start.module, batchnorm.unfold(held, self._statistics(start), kept))
-        felt = None
-        if REPARAMS[self.plan.method.id].needs_sensitivity:
-            felt = sensitivities(start.module, self.data)
-        return clone_for(start, self.plan, self.device, felt)
+        return start
 
     def _statistics(self, start: Start) -> State:
         """BatchNorm's statistics under the base: those kept with it, else observed."""

@@ -36,6 +36,12 @@ class Recipe(BaseModel):
         0.0, ge=0, le=10, description="Pull of matrices towards the base, per unit of rate."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share taken from the true label.")
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the targets from a densely retrained teacher; takes twice the time.",
+    )
     crop: int = Field(0, ge=0, le=64, description="Shift images by up to so many pixels.")
     flip: bool = Field(False, description="Mirror half of the images, left to right.")
     balanced: bool = Field(False, description="Draw all classes equally often.")
