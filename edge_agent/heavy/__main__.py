@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ def main() -> NoReturn:
     logs.begin(told["log_level"])
     with open(answers, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
         file.write(json.dumps(_done(told["task"], told["arguments"])).encode())
-    os._exit(0)  # nothing is left to be flushed; taking modules apart takes time
+    sys.stdout.flush()
+    os._exit(0)  # taking modules apart takes time
 
 
 def _read_line() -> bytes:

@@ -19,6 +19,7 @@ from edge_agent.proxy import proxy_for
 from shared.errors import BadConfig
 from tests.certificates import DAY, Authority, authority, new_key, pin_of
 from tests.edge_agent.plane import Plane, serving
+from tests.signing import Roots
 
 Serve = Callable[[ssl.SSLContext], Plane]
 
@@ -31,9 +32,10 @@ def signer(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves device planes over TLS."""
+    """Serves device planes over TLS, as one server would: with one root."""
+    roots = Roots()
     with ExitStack() as stack:
-        yield lambda context: stack.enter_context(serving(Plane(), context))
+        yield lambda context: stack.enter_context(serving(Plane(roots=roots), context))
 
 
 def is_refused(bench: Any, plane: Plane, told: str) -> bool:

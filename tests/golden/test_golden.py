@@ -61,7 +61,7 @@ def lines(core: str, threads: str) -> tuple[str, dict[str, str]]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     first, *rest = done.stdout.splitlines()
