@@ -48,7 +48,7 @@ def _section(setting: str, rows: Rows) -> list[str]:
         "| family | bytes | lift | runs |",
         "|---|---|---|---|",
         *(
-            f"| {f.family} | {f.bytes:,.0f} | {f.lift:+.2f} {_interval(f)} | {f.runs} |"
+            f"| {f.family} | {f.bytes:,.0f} | {f.lift:+.2f} {interval(f)} | {f.runs} |"
             for f in sorted(figures(rows), key=lambda f: f.bytes)
         ),
         "",
@@ -56,7 +56,8 @@ def _section(setting: str, rows: Rows) -> list[str]:
     ]
 
 
-def _interval(figure: Figure) -> str:
+def interval(figure: Figure) -> str:
+    """As a table has it; empty for a single run."""
     return f"± {figure.half:.2f}" if figure.runs > 1 else ""
 
 
