@@ -94,7 +94,7 @@ class Protocol:
     ) -> dict[str, Any]:
         """A full training, judged on the test set; of other `epochs` under a name that says so."""
         own = self.setting
-        data = str(own.train), str(own.test)
+        data = own.all_rows, str(own.test)
         stage = "test" if epochs is None else f"epochs{epochs}"
         return self._run(stage, candidate, model, seed, epochs or own.epochs, *data)
 

@@ -47,6 +47,11 @@ class Setting:
         """The rows that are read once a run."""
         return DATA / f"{self.data}-test.parquet"
 
+    @property
+    def all_rows(self) -> str:
+        """What a full refinement is trained on."""
+        return self.part(0, self.rows)
+
     def part(self, start: int, stop: int) -> str:
         """Some of the training rows, as a dataset's address."""
         return f"{self.train}#rows={start}:{stop}"
@@ -116,19 +121,19 @@ SETTINGS = {
             epochs=3,
             arguments={"in_channels": 1},
         ),
-        # Layers that are no convolutions (benchmarks.layers), from the same 2%.
+        # Layers that are no convolutions (benchmarks.layers): from the same 2%, to a third.
         *(
             Setting(
                 name=name,
                 architecture=name,
                 data="mnist",
                 deployed=1200,
-                rows=60_000,
+                rows=20_000,
                 initial={"epochs": first},
                 tuning=1,
-                epochs=2,
+                epochs=epochs,
             )
-            for name, first in (("row_lstm", 20), ("small_vit", 40))
+            for name, first, epochs in (("row_lstm", 20, 3), ("small_vit", 40, 2))
         ),
     )
 }
