@@ -9,7 +9,7 @@ import time
 from benchmarks.lift.protocol import device
 from benchmarks.lift.settings import ROOT, SETTINGS
 from benchmarks.paper import plots, runs, tables
-from benchmarks.paper.experiments import EXPERIMENTS, Cell
+from benchmarks.paper.experiments import EXPERIMENTS, Cell, untuned
 
 PAGE = ROOT / "docs" / "results" / "paper.md"
 
@@ -20,7 +20,7 @@ def main() -> int:
     limits = arguments.models, arguments.seeds, arguments.epochs, arguments.settings
     planned = {
         name: [
-            cell
+            untuned(cell) if arguments.untuned else cell
             for cell in EXPERIMENTS[name].limited(*limits).cells()
             if arguments.families is None or cell.family in arguments.families
         ]
@@ -53,12 +53,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=int, help="initial models; default: the plan's")
     parser.add_argument("--seeds", type=int, help="refinements of each; default: the plan's")
     parser.add_argument("--epochs", type=int, help="of a refinement; default: the setting's")
+    parser.add_argument("--untuned", action="store_true", help="at each method's own rate")
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="begin no run after so many"
     )
     parser.add_argument("--plan", action="store_true", help="only say what is left")
     parser.add_argument("--report", action="store_true", help="only write page and plots")
-    return parser.parse_args()
+    found = parser.parse_args()
+    if found.untuned and found.epochs is None:
+        parser.error("--untuned is for reduced runs: give --epochs")
+    return found
 
 
 def _run(name: str, cells: list[Cell], until: float) -> bool:

@@ -32,6 +32,14 @@ class Cell:
     rate: float | None = None
 
 
+def untuned(cell: Cell) -> Cell:
+    """The cell at its method's own rate, where there is one: the middle of the grid."""
+    grid = candidates(cell.family)
+    if cell.rate is not None or len(grid) == 1:
+        return cell
+    return replace(cell, rate=grid[len(grid) // 2].recipe["learning_rate"])
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A table or figure: settings, the families of each, and how often all of it is repeated."""

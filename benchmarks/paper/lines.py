@@ -5,21 +5,26 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from benchmarks.lift.candidates import candidates
 from benchmarks.lift.figures import Figure, figures
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper.experiments import Experiment
-from benchmarks.paper.runs import Row
+from benchmarks.paper.runs import TUNING, Row, tuned_in
 from benchmarks.paper.sizes import count, parameters
 
 
 @dataclass(frozen=True)
 class Line:
-    """A family in a setting. `planned` are the runs that the plan has, `rows` those there are."""
+    """A family in a setting. `planned` are the runs that the plan has, `rows` those there are.
+
+    `tuned`: its method's rate has been chosen, or it has none to choose.
+    """
 
     setting: str
     family: str
     rows: tuple[Row, ...]
     planned: int
+    tuned: bool
 
     @property
     def method(self) -> str:
@@ -58,12 +63,14 @@ class Line:
         full = SETTINGS[self.setting].epochs
         marks = [] if len(self.rows) >= self.planned else [f"of {self.planned}"]
         marks += [] if self.epochs >= full else [f"with {self.epochs} epochs of {full}"]
-        return f"{len(self.rows)} {', '.join(marks)}, reduced" if marks else str(len(self.rows))
+        marks += [] if self.tuned else ["untuned"]
+        return f"{len(self.rows)} {', '.join(marks)}: reduced" if marks else str(len(self.rows))
 
 
 def lines(experiment: Experiment, rows: list[Row]) -> list[Line]:
     """Those for which there is a run; the runs of the setting's length, else the longest ones."""
     planned = experiment.models * experiment.seeds
+    tuned = {(row["setting"], row["method"]) for row in rows if row["stage"] == TUNING}
     found = []
     for setting in experiment.settings:
         for family in experiment.families(setting):
@@ -73,13 +80,15 @@ def lines(experiment: Experiment, rows: list[Row]) -> list[Line]:
                 if (row["setting"], row["family"]) == (setting, family)
                 and row["model"] < experiment.models
                 and row["seed"] < experiment.seeds
-                and row["stage"] != "tune"
+                and row["stage"] != TUNING
             ]
             full = [row for row in own if row["stage"] == "test"]
             most = max((row["recipe"]["epochs"] for row in own), default=0)
             taken = full or [row for row in own if row["recipe"]["epochs"] == most]
             if taken:
-                found.append(Line(setting, family, tuple(taken), planned))
+                grid = candidates(family)
+                known = len(grid) == 1 or (tuned_in(setting), grid[0].method) in tuned
+                found.append(Line(setting, family, tuple(taken), planned, known))
     return found
 
 

@@ -13,13 +13,15 @@ from benchmarks.lift import protocol as lift_protocol
 from benchmarks.lift.candidates import candidates
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper import filter_pruning, plots, runs, tables
-from benchmarks.paper.experiments import EXPERIMENTS, Cell, matched
+from benchmarks.paper.experiments import EXPERIMENTS, Cell, matched, untuned
 from benchmarks.paper.filter_pruning import links, pruned, remaining
 from benchmarks.paper.lines import lines
 from benchmarks.paper.published import SAYS, TABLE1
 from benchmarks.paper.sizes import at_least, count, nearest, parameters
 from server.publish import spec
+from server.refine.initial import train_initial
 from server.refine.weights import load_state, save_state, state_of
+from server.registry.opening import open_dataset
 from server.zoo.resnet import BasicBlock, Bottleneck, ResNet
 from server.zoo.vgg import Vgg, vgg_small
 
@@ -246,19 +248,35 @@ def test_a_retraining_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path:
     assert found["package_bytes"] == (whole / filter_pruning.PRUNED).stat().st_size
 
 
+def test_an_initial_model_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def until_the_third(line: dict[str, Any]) -> None:
+        if line["epoch"] == 3:
+            raise Interrupted
+
+    job, told = _world(tmp_path).job, []
+    args = job.architecture, job.arguments, open_dataset(job.dataset), job.recipe
+    expected = train_initial(*args)
+    with pytest.raises(Interrupted):
+        train_initial(*args, until_the_third, tmp_path)
+    found = train_initial(*args, told.append, tmp_path)
+    assert [line["epoch"] for line in told] == [3, 4]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 # The page
 
 
 def test_a_line_of_fewer_or_shorter_runs_is_marked_as_reduced() -> None:
     fig5 = EXPERIMENTS["fig5"]
     full = [cell for cell in fig5.cells() if cell.family == "ka-1"]
-    (line,) = lines(fig5, [_row(cell, 1.0) for cell in full])
+    tuning = _row(full[0], 0.0, stage="tune")
+    (line,) = lines(fig5, [tuning, *(_row(cell, 1.0) for cell in full)])
     assert line.runs == "6"
-    (line,) = lines(fig5, [_row(full[0], 1.0)])
-    assert line.runs == "1 of 6, reduced"
-    short = Cell("vgg_tiny", "ka-1", 0, 0, epochs=2)
+    (line,) = lines(fig5, [tuning, _row(full[0], 1.0)])
+    assert line.runs == "1 of 6: reduced"
+    short = untuned(Cell("vgg_tiny", "ka-1", 0, 0, epochs=2))
     (line,) = lines(fig5, [_row(short, 1.0)])
-    assert line.runs == "1 of 6, with 2 epochs of 10, reduced"
+    assert line.runs == "1 of 6, with 2 epochs of 10, untuned: reduced"
     (line,) = lines(fig5, [_row(short, 1.0), _row(full[0], 3.0)])
     assert line.figure.lift == pytest.approx(3.0)
 
@@ -267,7 +285,10 @@ def test_the_page_holds_ours_against_the_papers_and_says_what_was_not_run() -> N
     cells = [Cell("vgg_small", "ka-3", model, 0) for model in range(3)]
     rows = [_row(cell, 2.0 + cell.model) for cell in cells]
     page = tables.page(rows)
-    assert "| 7,413 (7,413) | 75.00 (76.40) | +3.00 ± 2.48 (+2.28) | 3 of 6, reduced |" in page
+    assert (
+        "| 7,413 (7,413) | 75.00 (76.40) | +3.00 ± 2.48 (+2.28) | 3 of 6, untuned: reduced |"
+        in page
+    )
     assert "No run yet of vgg_medium, mobilenet_v2, resnet18, resnet50" in page
     assert 'No run yet. `make bench-paper ARGS="--only fig4a"`' in page
 
