@@ -1,0 +1,169 @@
+"""Runs of peers, beside those of `benchmarks.lift` -> Markdown and plot."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lift import report as lift
+from benchmarks.lift.figures import Figure, bytes_at, figures
+
+OURS, CODEC = "sparse", "nncodec"
+#: Ours that stand in the table and the plot.
+SHOWN = ("sparse", "ka", "lora", "dense")
+#: Points of lift at which bytes are compared.
+LIFTS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
+_RESAMPLES = 1000
+
+Rows = list[dict[str, Any]]
+
+_HEAD = """# Peers: what a user could pick instead
+
+Made by `make bench-peers`, on the models, rows and recipe of `make bench-lift`: VGG-small on
+CIFAR-10, deployed with 20% of the data, updated with all. Same initial models and seeds (paired),
+{epochs} epochs, one thread; test accuracy of the decoded weights, the test set read once a run.
+{pairs} pairs of initial model and seed; {hours:.1f} hours of training besides that of `bench-lift`.
+
+What is counted: the whole file that travels, with names and shapes. BatchNorm's statistics do not
+travel for anyone: they are re-estimated on the decoded weights and folded into its scale and shift,
+as in our packages, and the biases that BatchNorm absorbs stay as they are.
+"""
+
+_TOLD = {
+    "nncodec": """
+- `nncodec-*`: [NNCodec](https://github.com/fraunhoferhhi/nncodec) {nncodec} (ISO/IEC 15938-17) on
+  the change of dense retrained weights, with dependent quantisation. `qp` and `o` are the steps of
+  matrices and of all else, `w` is the weight of bytes in the encoder's choice of symbols (its
+  default is 0), `d` the decay of the training towards the base. {searched} points were searched on
+  held-out rows with short trainings of one initial model; these are those on the envelope. It is
+  good at what it is made for: it takes any trained weights, needs no training of its own, and is
+  done in half a second.""",
+    "peft": """
+- `peft-RANK`: LoRA of PEFT {peft} on every convolution and linear layer, trained in our loop with
+  our batches, and with BatchNorm and the last bias, as all methods are; its rate is tuned on the
+  grid of all methods. The file is safetensors in float32; `16bit` is the same in float16. It is
+  good at being known: many libraries load its adapters, and several can lie beside one base.""",
+    "xor": """
+- `zstd-patch` (`zstd --ultra -22 --patch-from`), `bsdiff` (bsdiff4 {bsdiff4}) and our `xor` send
+  the file of the dense retraining to the bit. They know nothing of models and lose nothing: right
+  where few tensors change. The low bits of retrained floats are noise to them.""",
+}
+
+_TAIL = """
+DeepCABAC, the coder inside NNCodec, on our own integer symbols: `make bench-coders`.
+
+![Points of test accuracy gained, against bytes](peers.png)
+"""
+
+
+def page(theirs: Rows, ours: Rows) -> str:
+    """The figures as Markdown."""
+    if not theirs:
+        return "# Peers\n\nNothing has been measured yet: `make bench-peers`.\n"
+    rows = beside(theirs, ours)
+    head = _HEAD.format(
+        epochs=theirs[0]["recipe"]["epochs"],
+        pairs=len(_pairs(theirs)),
+        hours=sum(_seconds(theirs)) / 3600,
+    )
+    searched = max((row["points"] for row in theirs if "points" in row), default=0)
+    values = {**theirs[0]["peers"], "searched": searched}
+    kinds = {row["family"].split("-")[0] for row in theirs}
+    told = [text.format(**values) for kind, text in _TOLD.items() if kind in kinds]
+    return "\n".join([head, *_table(rows), "", *_compared(theirs, ours), *told, _TAIL])
+
+
+def plot(theirs: Rows, ours: Rows, path: Path) -> None:
+    """Lift against bytes, theirs and ours."""
+    if theirs:
+        lift.plot({theirs[0]["setting"]: beside(theirs, ours)}, path)
+
+
+def beside(theirs: Rows, ours: Rows) -> Rows:
+    """All of theirs, and of ours what is shown, of the pairs that theirs were run with."""
+    pairs = _pairs(theirs)
+    shown = (row for row in ours if row["family"].split("-")[0] in SHOWN)
+    return theirs + [row for row in shown if (row["model"], row["seed"]) in pairs]
+
+
+def _pairs(rows: Iterable[dict[str, Any]]) -> set[tuple[int, int]]:
+    return {(row["model"], row["seed"]) for row in rows}
+
+
+def _seconds(rows: Rows) -> list[float]:
+    """Of each training once: many rows come from the same."""
+    runs = {
+        (row["method"] == "peft" and row["family"], str(row["recipe"]), row["model"]): row[
+            "seconds"
+        ]
+        for row in rows
+    }
+    return list(runs.values())
+
+
+def _table(rows: Rows) -> list[str]:
+    return [
+        "| family | bytes | lift | runs |",
+        "|---|---|---|---|",
+        *(
+            f"| {f.family} | {f.bytes:,.0f} | {f.lift:+.2f} {lift.interval(f)} | {f.runs} |"
+            for f in sorted(figures(rows), key=lambda f: f.bytes)
+        ),
+    ]
+
+
+def _compared(theirs: Rows, ours: Rows) -> list[str]:
+    codec, own = _of(theirs, CODEC), _of(ours, OURS)
+    lines = [
+        f"| lift | `{CODEC}`, bytes | `{OURS}`, bytes | ours of theirs | 95% interval |",
+        "|---|---|---|---|---|",
+    ]
+    for wanted in LIFTS:
+        found = needed(codec, own, wanted)
+        if found is None:
+            continue
+        least, most = interval(codec, own, wanted)
+        a, b = found
+        lines.append(
+            f"| {wanted:+.1f} | {a:,.0f} | {b:,.0f} | 1/{a / b:.1f} "
+            f"| 1/{least:.1f} to 1/{most:.1f} |"
+        )
+    if len(lines) == 2:
+        return [f"The curves of `{CODEC}` and `{OURS}` have no lift in common yet."]
+    return ["Bytes on the mean curves for the same lift:", "", *lines]
+
+
+def needed(theirs: Rows, ours: Rows, wanted: float) -> tuple[float, float] | None:
+    """The bytes of both for a lift, over the pairs they share; None where a curve misses it."""
+    pairs = _pairs(theirs) & _pairs(ours)
+    return _drawn(theirs, ours, sorted(pairs), wanted)
+
+
+def interval(theirs: Rows, ours: Rows, wanted: float) -> tuple[float, float]:
+    """How many times fewer bytes, 95%: pairs drawn anew, with replacement (bootstrap)."""
+    pairs = sorted(_pairs(theirs) & _pairs(ours))
+    draw = random.Random(0)
+    draws = (draw.choices(pairs, k=len(pairs)) for _ in range(_RESAMPLES))
+    found = filter(None, (_drawn(theirs, ours, drawn, wanted) for drawn in draws))
+    times = sorted(a / b for a, b in found)
+    edge = round(0.025 * (len(times) - 1))
+    return times[edge], times[-1 - edge]
+
+
+def _drawn(
+    theirs: Rows, ours: Rows, pairs: Sequence[tuple[int, int]], wanted: float
+) -> tuple[float, float] | None:
+    a, b = (bytes_at(_curve(rows, pairs), wanted) for rows in (theirs, ours))
+    return None if a is None or b is None else (a, b)
+
+
+def _curve(rows: Rows, pairs: Sequence[tuple[int, int]]) -> list[Figure]:
+    by_pair = {pair: [r for r in rows if (r["model"], r["seed"]) == pair] for pair in set(pairs)}
+    return figures(itertools.chain.from_iterable(by_pair[pair] for pair in pairs))
+
+
+def _of(rows: Rows, method: str) -> Rows:
+    return [row for row in rows if row["family"].split("-")[0] == method]
