@@ -92,9 +92,11 @@ def _grid(x: Axis, y: Axis) -> Iterator[str]:
 
 
 def byte_ticks(axis: Axis) -> list[int]:
-    """1, 2 and 5 times powers of ten on the axis."""
+    """Round sizes on the axis: the fewer decades it spans, the more of each."""
+    span = axis.high - axis.low
+    digits = (1, 2, 3, 5, 7) if span < 1 else (1, 2, 5) if span < 2.5 else (1,)
     decades = range(max(0, math.floor(axis.low)), math.ceil(axis.high) + 1)
-    sizes = [digit * 10**decade for decade in decades for digit in (1, 2, 5)]
+    sizes = [digit * 10**decade for decade in decades for digit in digits]
     return [size for size in sizes if axis.low <= math.log10(size) <= axis.high]
 
 
@@ -128,18 +130,17 @@ def _limits(curve: Curve, x: Axis, y: Axis) -> Iterator[str]:
 
 
 def _points(curve: Curve, x: Axis, y: Axis) -> Iterator[str]:
-    line = [(x.place(math.log10(size)), y.place(100 * share)) for size, share in _line(curve)]
+    best = envelope(curve.points)
+    line = [(x.place(math.log10(size)), y.place(100 * share)) for size, share in best]
     if len(line) > 1:
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in line)
         yield f'<polyline points="{path}" fill="none" stroke="{_LINE}" stroke-width="1.5"/>'
+    if any(point.fitted for point in curve.points):
+        told = "hollow: made to fit"
+        yield _text(WIDTH - _RIGHT, HEIGHT - 14, told, anchor="end", color=_SOFT)
     for point in curve.points:
         at = x.place(math.log10(point.bytes)), y.place(100 * point.accuracy_after)
         yield from _mark(point, *at)
-
-
-def _line(curve: Curve) -> list[tuple[int, float]]:
-    """What is the best so far at each size."""
-    return envelope(curve.points)
 
 
 def _mark(point: Point, x: float, y: float) -> Iterator[str]:

@@ -76,15 +76,6 @@ def test_no_package_is_larger_than_asked_for(refinement_folder: Any) -> None:
         assert (folder / spec.PACKAGE).stat().st_size <= size
 
 
-def test_too_large_a_package_is_fitted_without_a_new_training(refinement_folder: Any) -> None:
-    """Here `direct` comes out larger than foretold, at its coarsest."""
-    folder = refinement_folder("auto", {"max_bytes": 345, "trials": 1}, epochs=1, rounding=0)
-    curve = search(folder)
-    assert curve.epochs == 1
-    assert [point.fitted for point in curve.points][-1] == (curve.points[0].bytes > 345)
-    assert curve.points[-1].bytes <= 345
-
-
 def test_a_size_below_an_empty_package_is_refused_before_any_training(
     refinement_folder: Any,
 ) -> None:
