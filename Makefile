@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -80,6 +80,10 @@ bench-lift: install
 # command in pieces: ARGS="--only table1 --settings resnet18 --models 1 --minutes 8".
 bench-paper: install
 	$(BIN)/python -m benchmarks.paper $(ARGS)
+
+# An LSTM and a transformer, with LoRA as the peer; ARGS="--models 3 --seeds 2" for more runs.
+bench-layers: install
+	$(BIN)/python -m benchmarks.layers $(ARGS)
 
 # About 7 minutes; on a machine that does nothing else. ARGS=--resume goes on after an interruption.
 bench-load: install

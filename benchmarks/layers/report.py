@@ -1,0 +1,118 @@
+"""Runs -> Markdown and plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from benchmarks.layers.claim import BYTES, Claim, claim
+from benchmarks.lift.figures import Figure, figures
+
+Rows = list[dict[str, Any]]
+
+TITLES = {
+    "row_lstm": "LSTM, an image row by row (28 steps of 28 values)",
+    "small_vit": "Transformer, an image as 16 patches",
+}
+
+
+def page(found: Mapping[str, Rows]) -> str:
+    """The figures as Markdown, model by model."""
+    lines = [
+        "# Layers that are no convolutions",
+        "",
+        "Made by `make bench-layers`. MNIST: deployed with the first 1,200 training rows (2%), "
+        "updated with 20,000 of them, judged on the 10,000 of the test set. Rates were chosen on "
+        "5,000 held-out rows, by short trainings on one grid for every method. Initial models and "
+        "seeds are the same for all (paired). `dense` retrains every weight and counts 4 bytes a "
+        "weight; `lora` is low-rank adaptation, counted at 4 bytes a parameter as its files hold "
+        "them, `alone` without biases and norms; with `4bit` it is a package of Weft, as `sparse` "
+        "and `control` (biases and norms only) are. Lifts are points of accuracy of the decoded "
+        "weights: mean, with its 95% interval.",
+        "",
+    ]
+    for setting, rows in found.items():
+        lines += [*_section(setting, rows), ""]
+    return "\n".join([*lines, "![Points of test accuracy gained, against bytes](layers.png)", ""])
+
+
+def _section(setting: str, rows: Rows) -> list[str]:
+    before = [100 * row["before"] for row in rows]
+    told = claim(rows)
+    return [
+        f"## {TITLES[setting]}",
+        "",
+        f"`{setting}`, {told.dense.bytes / 4:,.0f} parameters; "
+        f"{_many(len({row['model'] for row in rows}), 'initial model')} ({min(before):.1f} to "
+        f"{max(before):.1f}%), {_many(len({row['seed'] for row in rows}), 'seed')} each; "
+        f"{rows[0]['recipe']['epochs']} epochs.",
+        "",
+        "| family | bytes | of the dense bytes | lift | of the dense lift | runs |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {f.family} | {f.bytes:,.0f} | {100 * f.bytes / told.dense.bytes:.2f}% | "
+            f"{f.lift:+.2f} {_interval(f)} | {100 * f.lift / told.dense.lift:.0f}% | {f.runs} |"
+            for f in sorted(figures(rows), key=lambda f: f.bytes)
+        ),
+        "",
+        *_told(told),
+    ]
+
+
+def _told(told: Claim) -> list[str]:
+    """What each kind needs for half of the dense lift, as sentences of a list."""
+    lines = [
+        f"Half of the dense lift is {told.wanted:+.2f}; {100 * BYTES:.0f}% of the dense bytes are "
+        f"{told.limit:,.0f}.",
+        "",
+    ]
+    for kind, need in told.needs.items():
+        if need.bytes is None:
+            lines.append(f"- `{kind}` does not reach it at these sizes.")
+            continue
+        least = "" if need.exactly else "at most "
+        share = 100 * need.bytes / told.dense.bytes
+        lines.append(f"- `{kind}` has it in {least}{need.bytes:,.0f} bytes: **{share:.2f}%**.")
+    return lines
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _interval(figure: Figure) -> str:
+    return f"± {figure.half:.2f}" if figure.runs > 1 else ""
+
+
+def plot(found: Mapping[str, Rows], path: Path) -> None:
+    """Lift against bytes, a panel a model; where the claim's two bounds cross is its corner."""
+    mpl.use("Agg")
+    drawn, panels = plt.subplots(
+        1, len(found), figsize=(5.2 * len(found), 4.2), constrained_layout=True, squeeze=False
+    )
+    for axes, (setting, rows) in zip(panels[0], found.items(), strict=True):
+        _curves(axes, rows)
+        axes.set_title(TITLES[setting].partition(",")[0])
+    panels[0][0].set_ylabel("points of test accuracy gained")
+    panels[0][0].legend(frameon=False)
+    drawn.savefig(path, dpi=150, metadata={"Software": None})
+    plt.close(drawn)
+
+
+def _curves(axes: Any, rows: Rows) -> None:
+    kinds: dict[str, list[Figure]] = {}
+    for figure in sorted(figures(rows), key=lambda f: f.bytes):
+        kinds.setdefault(figure.kind, []).append(figure)
+    for kind, own in kinds.items():
+        sizes, lifts = [f.bytes for f in own], [f.lift for f in own]
+        axes.plot(sizes, lifts, marker="o", markersize=5, label=kind)
+    told = claim(rows)
+    axes.axhline(told.wanted, color="0.6", linewidth=0.8, linestyle="--")
+    axes.axvline(told.limit, color="0.6", linewidth=0.8, linestyle="--")
+    axes.set_xscale("log")
+    axes.set_xlabel("bytes of the update")
+    axes.spines[["top", "right"]].set_visible(False)
