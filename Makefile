@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-auto bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -61,6 +61,10 @@ fmt: install
 
 test-aarch64: install
 	tests/aarch64/run
+
+# `auto` against a grid, on a small task: under an hour on one core; it goes on after an interruption.
+bench-auto: install
+	$(BIN)/python -m benchmarks.auto $(ARGS)
 
 bench-edge: install
 	$(BIN)/python -m benchmarks.edge
