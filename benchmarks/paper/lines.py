@@ -58,6 +58,12 @@ class Line:
         return found
 
     @property
+    def rate(self) -> str:
+        """The highest learning rate of what the method trains."""
+        rates = sorted({row["recipe"]["learning_rate"] or 0.0 for row in self.rows})
+        return " / ".join(f"{rate:g}" for rate in rates if rate)
+
+    @property
     def runs(self) -> str:
         """How many there are, marked where that is less than planned."""
         full = SETTINGS[self.setting].epochs

@@ -70,6 +70,7 @@ def _table1(axes: Any, found: list[Line]) -> None:
     """Lifts by model and method: ours filled, the paper's hollow."""
     settings = list(dict.fromkeys(one.setting for one in found))
     shown = ("ka", "rm", "lru", "control", "dense")
+    is_told = False
     colours = {**_COLOURS, "control": _CONTROL, "dense": _DENSE}
     for number, method in enumerate(shown):
         own = [one for one in found if one.method == method]
@@ -80,7 +81,8 @@ def _table1(axes: Any, found: list[Line]) -> None:
         points = [(at, line.lift) for at, line in theirs if line]
         if points:
             style = {"markeredgecolor": colours[method], "markerfacecolor": "none"}
-            label = "the paper's" if method == "ka" else None
+            label = None if is_told else "the paper's"
+            is_told = True
             axes.plot(*zip(*points, strict=True), "D", markersize=6, label=label, **style)
     axes.axhline(0, color="0.8", linewidth=0.8)
     axes.set_xticks(range(len(settings)), settings)

@@ -122,7 +122,7 @@ def left(cells: Iterable[Cell], rows: list[Row]) -> Iterator[Training]:
         own = SETTINGS[cell.setting]
         if any(is_of(row, cell) for row in rows):
             continue
-        yield Training(cell.setting, candidates(cell.family)[0].method, _images(cell))
+        yield refinement(cell)
         initial = protocol(cell.setting).work / f"initial-{cell.model}.safetensors"
         if initial not in asked and not initial.exists():
             asked.add(initial)
@@ -136,9 +136,10 @@ def left(cells: Iterable[Cell], rows: list[Row]) -> Iterator[Training]:
                 yield Training(where.name, one.method, images)
 
 
-def _images(cell: Cell) -> int:
-    own = SETTINGS[cell.setting]
-    return (cell.epochs or own.epochs) * own.rows
+def refinement(cell: Cell) -> Training:
+    """The training that a cell's run is."""
+    own, method = SETTINGS[cell.setting], candidates(cell.family)[0].method
+    return Training(cell.setting, method, (cell.epochs or own.epochs) * own.rows)
 
 
 @functools.cache

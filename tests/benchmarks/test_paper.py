@@ -284,13 +284,16 @@ def test_a_line_of_fewer_or_shorter_runs_is_marked_as_reduced() -> None:
 def test_the_page_holds_ours_against_the_papers_and_says_what_was_not_run() -> None:
     cells = [Cell("vgg_small", "ka-3", model, 0) for model in range(3)]
     rows = [_row(cell, 2.0 + cell.model) for cell in cells]
+    for row in rows:
+        row["recipe"]["learning_rate"] = 0.09
     page = tables.page(rows)
     assert (
-        "| 7,413 (7,413) | 75.00 (76.40) | +3.00 ± 2.48 (+2.28) | 3 of 6, untuned: reduced |"
+        "| 7,413 (7,413) | 75.00 (76.40) | +3.00 ± 2.48 (+2.28) | 0.09 | 3 of 6, untuned: reduced |"
         in page
     )
     assert "No run yet of vgg_medium, mobilenet_v2, resnet18, resnet50" in page
-    assert 'No run yet. `make bench-paper ARGS="--only fig4a"`' in page
+    assert '`make bench-paper ARGS="--only fig4b"`: 162 runs in all, about ' in page
+    assert page.count("No run yet.\n") == 5
 
 
 def test_table_1_of_the_paper_is_all_there() -> None:
