@@ -29,6 +29,7 @@ from server.refine.evaluate import Measure, Scores
 from server.refine.labelled import open_labelled, sample
 from server.refine.loop import Report, fit
 from server.refine.outcome import Refined, Settled, collect
+from server.refine.recipe import Recipe
 from server.refine.reparam import REPARAMS
 from server.refine.sensitivity import sensitivities
 from server.refine.spec import JobSpec
@@ -64,6 +65,7 @@ class Job:
         self.data, self.held_out = everything.split(recipe.held_out, recipe.seed)
         if not len(self.data):
             raise BadDataset("empty", f"{spec.dataset}: nothing is left to train on")
+        self._lessons: dict[tuple[Recipe, float], Batches] = {}  # shared with all trials
 
     def trial(self, spec: JobSpec, folder: Path) -> Job:
         """Another training on the same data, which are not opened again.
@@ -84,8 +86,14 @@ class Job:
         return collect(clone, self.base, self.plan, history)
 
     def _taught(self, report: Report) -> Batches:
-        """The training data with a teacher's answers; it is trained here."""
+        """The training data with a teacher's answers; it is trained here, once for all trials."""
         own = lesson(self.spec.recipe)
+        key = own, self.spec.recipe.distillation
+        if key not in self._lessons:
+            self._lessons[key] = self._lesson(own, report)
+        return self._lessons[key]
+
+    def _lesson(self, own: Recipe, report: Report) -> Batches:
         direct = methods.get("direct")
         plan = Plan(direct, methods.options(direct, {}), own)
         teacher = clone_for(self._start(), plan, self.device)

@@ -131,3 +131,11 @@ def test_golden_samples_count(refinement_folder: Any) -> None:
     with PackageReader(folder / spec.PACKAGE) as package:
         assert package.header.golden is not None
     assert (folder / spec.PACKAGE).stat().st_size <= 700
+
+
+def test_one_teacher_serves_all_trials(refinement_folder: Any) -> None:
+    goal = {"max_bytes": 900, "trials": 2}
+    said: list[dict[str, Any]] = []
+    search(refinement_folder("auto", goal, epochs=1, distillation=0.5), said)
+    assert {line["trial"] for line in said if line["stage"] == "refine"} == {1, 2}
+    assert {line["trial"] for line in said if line["stage"] == "teach"} == {1}
