@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.lift.protocol import Protocol
 from benchmarks.lift.settings import ROOT, SETTINGS
 from benchmarks.peers import lora, lossless, nncodec, report, rows
+from benchmarks.peers.dense import DECAYS
 
 PAGE = ROOT / "docs" / "results" / "peers.md"
 PEERS = ("nncodec", "lossless", "lora")
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
     parser.add_argument("--models", type=int, default=3, help="initial models")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each")
+    parser.add_argument("--decays", type=float, nargs="*", default=list(DECAYS), help="of NNCodec")
     parser.add_argument("--ranks", type=int, nargs="*", default=list(lora.RANKS), help="of LoRA")
     parser.add_argument("--report", action="store_true", help="only write table and plot")
     arguments = parser.parse_args()
@@ -37,10 +39,9 @@ def main() -> int:
 def _measure(protocol: Protocol, arguments: argparse.Namespace) -> None:
     pairs = [(m, s) for s in range(arguments.seeds) for m in range(arguments.models)]
     if "nncodec" in arguments.peers:
-        searched = nncodec.searched(protocol)
-        points = nncodec.envelope(searched)
+        points, searched = nncodec.searched(protocol, arguments.decays)
         for model, seed in pairs:
-            nncodec.measure(protocol, points, len(searched), model, seed)
+            nncodec.measure(protocol, points, searched, model, seed)
     if "lossless" in arguments.peers:
         for model, seed in pairs:
             lossless.measure(protocol, model, seed)
