@@ -20,7 +20,7 @@ from shared import methods
 
 FAMILIES = ("zstd-patch", "bsdiff", "xor")
 #: The strongest level there is, and a window that the whole base fits in.
-_ZSTD = ("zstd", "--ultra", "-22", "--long=27", "-q", "-f")
+_ZSTD = ("zstd", "--ultra", "-22", "--long=27", "-qq", "-f")
 
 
 def measure(protocol: Protocol, model: int, seed: int) -> None:
