@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-auto bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -79,6 +79,11 @@ bench-methods: install
 # ARGS="--settings vgg_small --families control ka-3 sparse-1200 --models 1 --seeds 1" for a look.
 bench-lift: install
 	$(BIN)/python -m benchmarks.lift $(ARGS)
+
+# What pays in `sparse`: each part left out or done otherwise; a training takes seconds.
+# ARGS="--models 0 --only refit" for one.
+bench-ablation: install
+	$(BIN)/python -m benchmarks.ablation $(ARGS)
 
 # The paper's Table 1 and figures. ARGS=--plan says what is left and its hours; on a GPU the same
 # command in pieces: ARGS="--only table1 --settings resnet18 --models 1 --minutes 8".
