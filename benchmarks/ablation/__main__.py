@@ -8,8 +8,9 @@ import sys
 
 from benchmarks.ablation import protocol, report
 from benchmarks.ablation.variants import VARIANTS
+from benchmarks.lift.settings import ROOT
 
-PAGE = protocol.ROOT / "docs" / "results" / "ablation.md"
+PAGE = ROOT / "docs" / "results" / "ablation.md"
 
 
 def main() -> int:
