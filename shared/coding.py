@@ -8,28 +8,36 @@ for, whatever the data claim, and its memory is bounded by the window.
 from __future__ import annotations
 
 import math
-import os
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
-from shared import gap_coding
+from shared import dense_coding, gap_coding, neighbour_coding
 from shared.errors import BadPackage
-from shared.range_coder import Encoder
+from shared.range_coder import Decoder, Encoder
 from shared.tensors import STORAGE, Array, TensorSpec
+from shared.zstd_frames import ByteSink, ByteSource, compressor
 
-#: Decompression holds at most this much; streams that ask for more are refused.
-WINDOW_LOG = 21
-_READ_BYTES = 1 << 16
-_FRAME_HEADER_MAX = 18
-_REPEATED_BYTE = 1
+__all__ = [
+    "CODERS",
+    "DEFAULT_CODER",
+    "ByteSink",
+    "ByteSource",
+    "Coder",
+    "SymbolSource",
+    "coder",
+    "shuffle",
+    "smallest",
+    "unshuffle",
+    "xor",
+]
+
 _SYMBOL_LEVEL = 19
-_BYTES_LEVEL = 9
 MAX_RANGE_BYTES = 1 << 20
 #: Stands for no bytes at all, where there must be some.
 _NOTHING = b"\0"
+_LENGTH = 4
 
 
 class SymbolSource(Protocol):
@@ -59,77 +67,6 @@ class Coder(Protocol):
         """Read them back from a file that ends where the coded symbols end."""
 
 
-class ByteSource:
-    """One zstd frame read in order: it fills the file, and ends exactly where its reader does."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        _check_frame(file)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
-        self._stream = decompressor.stream_reader(file, read_size=_READ_BYTES)
-
-    def read(self, size: int) -> bytearray:
-        """Exactly `size` bytes; raises BadPackage where there are fewer."""
-        out = bytearray()
-        while len(out) < size:
-            piece = self._read(min(size - len(out), _READ_BYTES))
-            if not piece:
-                raise BadPackage("malformed", "coded data end too early")
-            out += piece
-        return out
-
-    def finish(self) -> None:
-        """Raise BadPackage where bytes are left."""
-        if self._read(1):
-            raise BadPackage("malformed", "coded data go on after their end")
-
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._stream.read(size)
-        except zstandard.ZstdError as error:
-            raise BadPackage("malformed", f"coded data are damaged ({error})") from error
-
-
-def _check_frame(file: BinaryIO) -> None:
-    """Raise BadPackage unless the rest of `file` is one zstd frame, by its headers.
-
-    See RFC 8878, section 3.1.1. The library reads ahead and does not say where a frame ended: what
-    follows it would go unseen.
-    """
-    start = file.tell()
-    head = file.read(_FRAME_HEADER_MAX)
-    try:
-        at = start + zstandard.frame_header_size(head)
-        has_checksum = zstandard.get_frame_parameters(head).has_checksum
-    except zstandard.ZstdError as error:
-        raise BadPackage("malformed", "coded data do not begin as they should") from error
-    last = head[:4] != zstandard.FRAME_HEADER  # skippable: no frame at all
-    while not last:
-        file.seek(at)
-        block = int.from_bytes(file.read(3), "little")
-        last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
-        at += 3 + (1 if kind == _REPEATED_BYTE else size)
-        if at > file.seek(0, os.SEEK_END):
-            raise BadPackage("malformed", "coded data end too early")
-    if at + (4 if has_checksum else 0) != file.seek(0, os.SEEK_END):
-        raise BadPackage("malformed", "coded data do not end where they should")
-    file.seek(start)
-
-
-class ByteSink:
-    """What a ByteSource reads: a zstd stream written piece by piece to a file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._stream = _compressor(_BYTES_LEVEL).stream_writer(file, closefd=False)
-
-    def write(self, data: bytes) -> None:
-        """Append."""
-        self._stream.write(data)
-
-    def close(self) -> None:
-        """End the stream; the file stays open."""
-        self._stream.close()  # type: ignore[no-untyped-call]
-
-
 class ZstdSymbols:
     """Little-endian integers of 1, 2 or 4 bytes, whichever the largest symbol needs, under zstd."""
 
@@ -141,7 +78,7 @@ class ZstdSymbols:
         largest = max((int(np.abs(s).max(initial=0)) for s in symbols), default=0)
         width = 1 if largest < 1 << 7 else 2 if largest < 1 << 15 else 4
         data = b"".join(s.astype(f"<i{width}").tobytes() for s in symbols)
-        return bytes([width]) + _compressor(_SYMBOL_LEVEL).compress(data)
+        return bytes([width]) + compressor(_SYMBOL_LEVEL).compress(data)
 
     def source(self, file: BinaryIO) -> SymbolSource:
         """See Coder."""
@@ -182,13 +119,60 @@ class RangeSymbols:
 
     def source(self, file: BinaryIO) -> SymbolSource:
         """See Coder."""
-        data = file.read(MAX_RANGE_BYTES + 1)
-        if len(data) > MAX_RANGE_BYTES:
+        return gap_coding.ArrayDecoder(_range_coded(file))
+
+
+def _range_coded(file: BinaryIO) -> bytes:
+    """All that a range coder gave; raises BadPackage where it is too much."""
+    data = file.read(MAX_RANGE_BYTES + 1)
+    if len(data) > MAX_RANGE_BYTES:
+        raise BadPackage("too_large", f"more than {MAX_RANGE_BYTES} bytes of coded symbols")
+    return b"" if data == _NOTHING else data
+
+
+class NeighbourSymbols(RangeSymbols):
+    """The same with signs that adapt, and a look at the symbol before."""
+
+    id = "range/2"
+
+    def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
+        """See Coder."""
+        encoder = Encoder()
+        arrays = neighbour_coding.ArrayEncoder(encoder)
+        for array in symbols:
+            arrays.encode(array)
+        return encoder.finish() or _NOTHING
+
+    def source(self, file: BinaryIO) -> SymbolSource:
+        """See Coder."""
+        return neighbour_coding.ArrayDecoder(Decoder(_range_coded(file)))
+
+
+class DenseSymbols:
+    """Dense arrays in lanes, many symbols at a time, the others as `range/2` codes them."""
+
+    id = "dense/1"
+    most = math.inf
+
+    def encode(self, symbols: list[NDArray[np.int64]]) -> bytes:
+        """See Coder."""
+        singles, lanes = dense_coding.encode(symbols)
+        return len(singles).to_bytes(_LENGTH, "little") + singles + lanes
+
+    def source(self, file: BinaryIO) -> SymbolSource:
+        """See Coder."""
+        size = int.from_bytes(file.read(_LENGTH), "little")
+        if size > MAX_RANGE_BYTES:
             raise BadPackage("too_large", f"more than {MAX_RANGE_BYTES} bytes of coded symbols")
-        return gap_coding.ArrayDecoder(b"" if data == _NOTHING else data)
+        singles = file.read(size)
+        if len(singles) < size:
+            raise BadPackage("malformed", "coded data end too early")
+        return dense_coding.ArrayDecoder(singles, file)
 
 
-CODERS: dict[str, Coder] = {coder.id: coder for coder in (ZstdSymbols(), RangeSymbols())}
+CODERS: dict[str, Coder] = {
+    coder.id: coder for coder in (ZstdSymbols(), RangeSymbols(), NeighbourSymbols(), DenseSymbols())
+}
 DEFAULT_CODER = ZstdSymbols.id
 
 
@@ -223,8 +207,3 @@ def xor(left: Array, right: Array) -> Array:
     """Bitwise difference of two chunks of the same dtype and size; its own inverse."""
     bits = np.ascontiguousarray(left).view(np.uint8) ^ np.ascontiguousarray(right).view(np.uint8)
     return bits.view(left.dtype)
-
-
-def _compressor(level: int) -> zstandard.ZstdCompressor:
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=WINDOW_LOG)
-    return zstandard.ZstdCompressor(compression_params=parameters)

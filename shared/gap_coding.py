@@ -40,19 +40,21 @@ _EVEN = CERTAIN >> 7
 _ONE = 1 << 32
 
 
-class _Zeros:
+class Zeros:
     """How the next zeros are coded, by how many symbols, and how many zeros, were seen.
 
-    `block`: probability that a block of 2^j is all zeros. `halves`: in one that is not, size and
-    probability of the first half being zeros, from the largest down; then `plain` even bits.
+    `share`: of zeros so far. `block`: probability that a block of 2^j is all zeros. `halves`: in
+    one that is not, size and probability of the first half being zeros, from the largest down; then
+    `plain` even bits.
     """
 
-    __slots__ = ("block", "halves", "j", "plain", "until")
+    __slots__ = ("block", "halves", "j", "plain", "share", "until")
 
     def __init__(self, seen: int = 0, zeros: int = 0) -> None:
         shares = [((2 * zeros + 1) << 32) // (2 * seen + 2)]  # z, z^2, z^4, ... as 0.32
         while shares[-1] > _ONE * 5 // 8 and len(shares) <= _MAX_J:
             shares.append(shares[-1] * shares[-1] >> 32)
+        self.share = shares[0] >> 32 - PROBABILITY_BITS
         self.j = len(shares) - 1
         self.block = min(max(shares[-1] >> 32 - PROBABILITY_BITS, 1), CERTAIN - 1)
         # For a half with a = z^half: a (1 - a) / (1 - a^2).
@@ -62,18 +64,24 @@ class _Zeros:
         self.until = seen + (seen >> 4)  # good enough for so long
 
 
-class _Magnitudes:
-    """What the magnitudes of an array are like: how often each digit was one, and zero."""
+class Magnitudes:
+    """What the magnitudes of an array are like: how often each digit was one, and zero.
 
-    __slots__ = ("_counts", "shift")
+    `earlier` has such counts of earlier arrays by their shift, and takes this one's: they begin as
+    the last ones of the same shift ended, at most at `weight`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_counts", "_earlier", "_weight", "shift")
+
+    def __init__(self, earlier: dict[int, list[list[int]]] | None = None, weight: int = 0) -> None:
         self.shift: int | None = None
         self._counts = [[1, 3]]
+        self._earlier, self._weight = earlier, weight
 
     def encode(self, encoder: Encoder, magnitude: int, shift: int) -> None:
+        """Code a magnitude of at least 1; the first one tells the shift of all."""
         if self.shift is None:
-            self.shift = shift
+            self._begin(shift)
             for goes_on in [True] * shift + [False]:
                 encoder.decide(goes_on, _SHIFT_GOES_ON)
         quotient = magnitude - 1 >> shift
@@ -87,8 +95,9 @@ class _Magnitudes:
         encoder.plain(magnitude - 1 & (1 << shift) - 1, shift)
 
     def decode(self, decoder: Decoder) -> int:
+        """The next one; raises BadPackage."""
         if self.shift is None:
-            self.shift = _decode_shift(decoder)
+            self._begin(_decode_shift(decoder))
         quotient = 0
         while decoder.decide(self._probability(quotient)):
             self._counts[quotient][0] += 2
@@ -103,6 +112,13 @@ class _Magnitudes:
             return 1 + (quotient << self.shift | decoder.plain(self.shift))
         return 1 + quotient
 
+    def _begin(self, shift: int) -> None:
+        self.shift = shift
+        if self._earlier is not None:
+            if shift in self._earlier:
+                self._counts = [_at_most(self._weight, *digit) for digit in self._earlier[shift]]
+            self._earlier[shift] = self._counts
+
     def _probability(self, digit: int) -> int:
         """That a digit is one; a digit that is new takes after the one before it."""
         if digit == len(self._counts):
@@ -112,6 +128,14 @@ class _Magnitudes:
         ones, zeros = self._counts[digit]
         probability = (ones << PROBABILITY_BITS) // (ones + zeros)
         return min(max(probability, _LEAST_DIGIT), CERTAIN - _LEAST_DIGIT)
+
+
+def _at_most(total: int, ones: int, zeros: int) -> list[int]:
+    """Counts in the same proportion, with no more than that total; none is nothing."""
+    there = ones + zeros
+    if there <= total:
+        return [ones, zeros]
+    return [max(1, ones * total // there), max(1, zeros * total // there)]
 
 
 def _decode_shift(decoder: Decoder) -> int:
@@ -125,16 +149,16 @@ def encode(encoder: Encoder, symbols: NDArray[np.int64]) -> None:
     """Code one array of symbols below 2^30."""
     places = np.flatnonzero(symbols)
     others = symbols[places]
-    shift = _shift(others)
+    shift = shift_for(others)
     seen = zeros = 0
-    coding, magnitudes = _Zeros(), _Magnitudes()
+    coding, magnitudes = Zeros(), Magnitudes()
     for place, symbol in zip([*places.tolist(), symbols.size], [*others.tolist(), 0], strict=True):
         while place - seen >= (1 << coding.j if symbol else 1):  # the last may go beyond the end
             encoder.decide(True, coding.block)
             seen += 1 << coding.j
             zeros += 1 << coding.j
             if seen > coding.until:
-                coding = _Zeros(seen, zeros)
+                coding = Zeros(seen, zeros)
         if not symbol:
             return
         encoder.decide(False, coding.block)
@@ -147,10 +171,10 @@ def encode(encoder: Encoder, symbols: NDArray[np.int64]) -> None:
         encoder.plain(gap << 1 | (symbol < 0), coding.plain + 1)
         magnitudes.encode(encoder, abs(symbol), shift)
         if seen > coding.until:
-            coding = _Zeros(seen, zeros)
+            coding = Zeros(seen, zeros)
 
 
-def _shift(others: NDArray[np.int64]) -> int:
+def shift_for(others: NDArray[np.int64]) -> int:
     """The shift that leaves quotients of a few units."""
     total, shift = int(np.abs(others).sum()), 0
     while total > _QUOTIENT * others.size << shift:
@@ -169,7 +193,7 @@ class ArrayDecoder:
         """Begin an array. A block of zeros that goes beyond the last one ends with it."""
         self._left = self._symbol = 0  # zeros, and the symbol after them, not read yet
         self._seen = self._zeros = 0
-        self._coding, self._magnitudes = _Zeros(), _Magnitudes()
+        self._coding, self._magnitudes = Zeros(), Magnitudes()
 
     def read(self, count: int) -> NDArray[np.int64]:
         """The next `count` symbols of the array."""
@@ -203,7 +227,7 @@ class ArrayDecoder:
         """Decode a block of zeros, or zeros and the symbol after them."""
         decoder = self._decoder
         if self._seen > self._coding.until:
-            self._coding = _Zeros(self._seen, self._zeros)
+            self._coding = Zeros(self._seen, self._zeros)
         coding = self._coding
         if decoder.decide(coding.block):
             gap = 1 << coding.j

@@ -27,6 +27,7 @@ class Encoder:
         self._out = bytearray()
         self._held: int | None = None  # the last byte, which a carry may still raise
         self._pending = 0  # bytes 0xff after it, through which a carry would run
+        self._moved = 0  # bytes moved out, with these
 
     def decide(self, decision: bool, probability: int) -> None:
         """Code a decision, of which `probability` / CERTAIN says how likely True is.
@@ -46,6 +47,11 @@ class Encoder:
         self._range >>= bits
         self._low += value * self._range
         self._normalise()
+
+    def spent(self) -> int:
+        """How much was coded so far, in 1/16 bit; a little rough."""
+        places = self._range.bit_length()
+        return 128 * self._moved + 16 * (_BITS - places) + 15 - (self._range >> places - 5 & 15)
 
     def finish(self) -> bytes:
         """The fewest bytes that stand for what was coded; those that are missing read as zeros."""
@@ -74,6 +80,7 @@ class Encoder:
             self._pending = 0
             self._held = self._low >> (_BITS - 8) & 0xFF
         self._low = self._low << 8 & _FULL
+        self._moved += 1
 
 
 class Decoder:

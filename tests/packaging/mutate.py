@@ -182,10 +182,10 @@ def coded(parts: Parts, rng: random.Random) -> bytes:
 
 def recoded(parts: Parts, rng: random.Random) -> bytes:
     """Other symbols or bytes, soundly compressed: more, fewer, larger."""
-    if parts.symbols and parts.header["coder"] == "range/1" and rng.random() < 0.5:
-        # Nearly any bytes are symbols to this coder.
+    if parts.symbols and parts.header["coder"] != "zstd/1" and rng.random() < 0.5:
+        # Nearly any bytes are symbols to these coders.
         return parts.pack(symbols=rng.randbytes(rng.choice((1, 2, 30, 300))) + b"\1")
-    if parts.symbols and parts.header["coder"] == "range/1":
+    if parts.symbols and parts.header["coder"] != "zstd/1":
         coded = zstandard.ZstdCompressor(level=1).compress(rng.randbytes(rng.randrange(300)))
         return parts.pack(header={**parts.header, "coder": "zstd/1"}, symbols=b"\1" + coded)
     if parts.symbols:

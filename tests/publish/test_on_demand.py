@@ -135,7 +135,7 @@ def test_a_package_notes_what_a_device_must_know(
         plain = session.get_one(Package, lossless).needs
     with blobs.local(built.report.sha256) as path, PackageReader(path) as package:
         coder = package.header.coder
-    assert coder == "range/1"
+    assert coder.startswith("range/")
     assert lossy == {"version": 1, "format": 1, "coder": coder, "dtypes": ["F32"]}
     assert plain == {"version": 1, "format": 1, "coder": "zstd/1", "dtypes": []}
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shared import coding, prng
 from shared.errors import BadPackage
 from shared.range_coder import CERTAIN, Decoder, Encoder
+from tests.shared.symbols import entropy, laplace
 
 RANGE = coding.coder("range/1")
 
@@ -101,27 +102,6 @@ def test_too_many_bytes_are_refused_before_they_are_decoded() -> None:
         RANGE.source(io.BytesIO(bytes(coding.MAX_RANGE_BYTES + 1)))
 
 
-def entropy(symbols: NDArray[np.int64]) -> float:
-    """Zero-order, in bytes: of being zero, of the signs, of the magnitudes."""
-    others = symbols[symbols != 0]
-    counts = (
-        np.array([symbols.size - others.size, others.size]),
-        np.array([(others > 0).sum(), (others < 0).sum()]),
-        np.unique(np.abs(others), return_counts=True)[1],
-    )
-    shares = [c[c > 0] / c.sum() for c in counts if c.sum()]
-    totals = [c.sum() for c in counts if c.sum()]
-    return float(-sum(n * (s * np.log2(s)).sum() for n, s in zip(totals, shares, strict=True)) / 8)
-
-
-def laplace(size: int, zeros: float, seed: int) -> NDArray[np.int64]:
-    """Laplace, rounded on a grid with a dead zone that leaves that share of zeros."""
-    x = np.random.default_rng(seed).laplace(0, 1, size)
-    dead = -np.log(1 - zeros)
-    q = np.sign(x) * (1 + np.floor((np.abs(x) - dead) / 1.5))
-    return np.where(np.abs(x) > dead, q, 0).astype(np.int64)
-
-
 @pytest.mark.parametrize(
     ("size", "zeros", "most"),
     [
@@ -158,12 +138,7 @@ def test_dense_symbols_stay_below_zstd(bits: int) -> None:
     arrays = list(np.rint(normal.clip(-top, top)).astype(np.int64))
     coded = len(RANGE.encode(arrays))
     assert coded < len(coding.coder("zstd/1").encode(arrays))
-    assert coding.smallest(arrays) == "range/1"
-
-
-def test_more_symbols_than_are_decoded_in_time_go_by_zstd() -> None:
-    dense = np.ones((1 << 17) + 1, np.int64)
-    assert coding.smallest([dense]) == "zstd/1"
+    assert coding.smallest(arrays) in ("range/1", "range/2")
 
 
 def test_the_coded_bytes_never_change() -> None:
