@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.lift.candidates import candidates
 from benchmarks.lift.figures import Figure, figures
 from benchmarks.lift.settings import SETTINGS
-from benchmarks.paper.experiments import Experiment
+from benchmarks.paper.experiments import EXPERIMENTS, Experiment
 from benchmarks.paper.runs import TUNING, Row, tuned_in
 from benchmarks.paper.sizes import count, parameters
 
@@ -74,7 +74,11 @@ class Line:
 
 
 def lines(experiment: Experiment, rows: list[Row]) -> list[Line]:
-    """Those for which there is a run; the runs of the setting's length, else the longest ones."""
+    """Those for which there is a run; the runs of the setting's length, else the longest ones.
+
+    Experiments that name epochs and rates themselves keep their runs to themselves.
+    """
+    rows = [row for row in rows if not any(is_named(e, row) for e in EXPERIMENTS.values())]
     planned = experiment.models * experiment.seeds
     tuned = {(row["setting"], row["method"]) for row in rows if row["stage"] == TUNING}
     found = []
@@ -98,11 +102,11 @@ def lines(experiment: Experiment, rows: list[Row]) -> list[Line]:
     return found
 
 
-def taken(experiment: Experiment, rows: list[Row]) -> list[Row]:
-    """The runs of an experiment whose cells name epochs and rates themselves."""
-    wanted = {(c.setting, c.family, f"epochs{c.epochs}", c.rate) for c in experiment.cells()}
-    return [
-        row
-        for row in rows
-        if (row["setting"], row["family"], row["stage"], row["recipe"]["learning_rate"]) in wanted
-    ]
+def is_named(experiment: Experiment, row: Row) -> bool:
+    """Whether a row is of an experiment whose cells name their epochs and rates, as saturation."""
+    names = {(f"epochs{epochs}", rate) for epochs in experiment.epochs for rate in experiment.rates}
+    return (
+        row["setting"] in experiment.settings
+        and (row["stage"], row["recipe"]["learning_rate"]) in names
+        and row["family"] in experiment.families(row["setting"])
+    )

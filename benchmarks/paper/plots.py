@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import matplotlib.pyplot as plt
 
 from benchmarks.lift.figures import lift
 from benchmarks.paper.experiments import METHODS, Experiment
-from benchmarks.paper.lines import Line, lines, taken
+from benchmarks.paper.lines import Line, is_named, lines
 from benchmarks.paper.published import TABLE1
 from benchmarks.paper.runs import Row
 from benchmarks.paper.tables import initial_share
 
 _COLOURS = {method: f"C{number}" for number, method in enumerate(METHODS)}
 _CONTROL, _DENSE = "0.55", "0.2"
-_APART = 0.2
+_APART = 0.16
+#: Shares in percent.
+_TICKS = (0.5, 1, 2, 5, 10, 20, 40, 100)
 
 
 def plot(experiment: Experiment, rows: list[Row], folder: Path) -> None:
@@ -26,7 +29,7 @@ def plot(experiment: Experiment, rows: list[Row], folder: Path) -> None:
     found = lines(experiment, rows)
     if experiment.name == "saturation":
         found = []
-    drawn, axes = plt.subplots(figsize=(7, 4.4), constrained_layout=True)
+    drawn, axes = plt.subplots(figsize=(7.6, 4.4), constrained_layout=True)
     if experiment.name == "saturation":
         has_runs = _saturation(axes, experiment, rows)
     else:
@@ -35,7 +38,7 @@ def plot(experiment: Experiment, rows: list[Row], folder: Path) -> None:
     axes.set_title(experiment.title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     if has_runs:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         path = folder / f"paper-{experiment.name}.png"
         drawn.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(drawn)
@@ -61,7 +64,11 @@ def _curves(axes: Any, found: list[Line]) -> None:
     if found:
         axes.axhline(found[0].before, color="0.8", label="before")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g%%"))
+    axes.set_xticks(_TICKS, [f"{tick:g}%" for tick in _TICKS])
+    axes.minorticks_off()
+    shares = [100 * one.share for one in found if one.method in METHODS]
+    if shares:
+        axes.set_xlim(min(shares) / 1.3, max(shares) * 1.3)
     axes.set_xlabel("parameters sent, of the model's")
     axes.set_ylabel("test accuracy, %")
 
@@ -74,7 +81,7 @@ def _table1(axes: Any, found: list[Line]) -> None:
     colours = {**_COLOURS, "control": _CONTROL, "dense": _DENSE}
     for number, method in enumerate(shown):
         own = [one for one in found if one.method == method]
-        x = [settings.index(one.setting) + _APART * (number - 2) * 0.8 for one in own]
+        x = [settings.index(one.setting) + _APART * (number - 2) for one in own]
         y = [one.figure.lift for one in own]
         _errorbar(axes, x, y, own, label=method, color=colours[method], linestyle="none")
         theirs = [(at, TABLE1.get((one.setting, method))) for at, one in zip(x, own, strict=True)]
@@ -106,14 +113,18 @@ def _shares(axes: Any, found: list[Line]) -> None:
 
 def _saturation(axes: Any, experiment: Experiment, rows: list[Row]) -> bool:
     """KA's lift against the length of the training, a line a rate; returns whether there is one."""
-    found = taken(experiment, rows)
+    found = [row for row in rows if is_named(experiment, row)]
     for rate in experiment.rates:
-        own = [row for row in found if row["recipe"]["learning_rate"] == rate]
-        own.sort(key=lambda row: row["recipe"]["epochs"])
-        epochs = [row["recipe"]["epochs"] for row in own]
-        axes.plot(epochs, [lift(row) for row in own], "o-", label=f"rate {rate:g}")
+        lifts: dict[int, list[float]] = {}
+        for row in found:
+            if row["recipe"]["learning_rate"] == rate:
+                lifts.setdefault(row["recipe"]["epochs"], []).append(lift(row))
+        epochs = sorted(lifts)
+        means = [statistics.mean(lifts[number]) for number in epochs]
+        axes.plot(epochs, means, "o-", label=f"rate {rate:g}")
     paper = TABLE1["vgg_small", "ka"].lift
     axes.axhline(paper, color="0.6", linestyle=":", label=f"the paper's, {paper:+.2f}")
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("epochs")
     axes.set_ylabel("points of test accuracy gained")
     return bool(found)

@@ -17,7 +17,7 @@ from benchmarks.lift.choice import chosen
 from benchmarks.lift.protocol import RUNS, Protocol, device
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper import filter_pruning
-from benchmarks.paper.experiments import Cell
+from benchmarks.paper.experiments import EXPERIMENTS, Cell
 from server import zoo
 
 Row = dict[str, Any]
@@ -63,8 +63,10 @@ def is_of(row: Row, cell: Cell) -> bool:
 
 
 def load() -> list[Row]:
-    """All rows of all settings, tuning included."""
-    return [json.loads(path.read_text()) for path in sorted(RUNS.glob("*/*.json"))]
+    """All rows of the experiments' settings, tuning included."""
+    settings = sorted({setting for one in EXPERIMENTS.values() for setting in one.settings})
+    paths = (path for setting in settings for path in sorted((RUNS / setting).glob("*.json")))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from benchmarks.lift.figures import lift
 from benchmarks.lift.protocol import device
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper.experiments import EXPERIMENTS, Experiment
-from benchmarks.paper.lines import Line, lines, taken
+from benchmarks.paper.lines import Line, is_named, lines
 from benchmarks.paper.published import SAYS, TABLE1
 from benchmarks.paper.runs import Pace, Row, refinement, tuned_in
 
@@ -52,7 +52,7 @@ def _plan(experiment: Experiment, rows: list[Row]) -> str:
     """How much the whole experiment is."""
     cells = list(experiment.cells())
     hours = Pace(rows).hours(refinement(cell) for cell in cells)
-    about = "" if hours is None else f", about {hours:,.0f} hours on {device()} besides tuning"
+    about = "" if hours is None else f", about {_plain(hours)} hours on {device()} besides tuning"
     command = f'`make bench-paper ARGS="--only {experiment.name}"`'
     return f"{command}: {len(cells)} runs in all{about}."
 
@@ -128,7 +128,7 @@ def _shares(experiment: Experiment, rows: list[Row]) -> tuple[bool, list[str]]:
 
 def _saturation(experiment: Experiment, rows: list[Row]) -> tuple[bool, list[str]]:
     """A line a length, a column a rate."""
-    found = taken(experiment, rows)
+    found = [row for row in rows if is_named(experiment, row)]
     table = [
         f"| epochs | {' | '.join(f'lift at rate {rate:g}' for rate in experiment.rates)} |",
         f"|{'---|' * (len(experiment.rates) + 1)}",
@@ -155,6 +155,10 @@ def initial_share(setting: str) -> float:
 def _lift(line: Line) -> str:
     figure = line.figure
     return f"{figure.lift:+.2f}" + (f" ± {figure.half:.2f}" if figure.runs > 1 else "")
+
+
+def _plain(hours: float) -> str:
+    return f"{hours:.1f}" if hours < 10 else f"{hours:,.0f}"
 
 
 def _hours(rows: list[Row]) -> str:
