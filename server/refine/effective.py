@@ -81,20 +81,24 @@ class Clone:
         """The trained parameters by name."""
         return {trained.name: trained.parameter for trained in self.trained()}
 
-    def weights(self) -> State:
-        """The effective learnable tensors, differentiable, as they would be stored."""
+    def weights(self, bfloat16: bool = False) -> State:
+        """The effective learnable tensors, differentiable, as they would be stored.
+
+        With `bfloat16`, a change may be as coarse as that; what it is added to is not.
+        """
         made: State = {}
         for name, matrix in self.matrices.items():
+            matrix.bfloat16 = bfloat16
             made[name] = _as_stored(matrix.effective().view(self._shapes[name]), self.dtypes[name])
         return made | dict(self.vectors)
 
     def __call__(self, images: Tensor, bfloat16: bool = False) -> Tensor:
         """Images (N, C, H, W) -> logits (N, classes), float32.
 
-        `bfloat16` is the network's arithmetic only: the weights are made in float32 all the same,
-        which a small change would not survive otherwise.
+        `bfloat16` is the arithmetic of the network and of large products in changes. Changes are
+        added to the base in float32 all the same, which small ones would not survive otherwise.
         """
-        weights = dict(self.weights())
+        weights = dict(self.weights(bfloat16))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
             logits: Tensor = functional_call(self.module, weights, (images,))
         return logits.float()

@@ -76,7 +76,7 @@ def fit(
     Continues from `checkpoint` where it holds something, and keeps it up to date. Raises
     BadRefinement `bad_recipe` where the loss is no number any more.
     """
-    optimizer = _optimizer(clone, recipe)
+    optimizer = optimizer_of(clone, recipe)
     history = checkpoint.restore(clone, optimizer) if checkpoint else []
     steps = data.steps(recipe)
     progress = Progress(report, stage, recipe.epochs, steps, done=len(history))
@@ -87,7 +87,9 @@ def fit(
         total = torch.zeros((), device=data.labels.device)
         for step, (images, labels) in enumerate(data.epoch(recipe, epoch)):
             share = recipe.share(epoch * steps + step, recipe.epochs * steps)
-            loss = _step(clone, optimizer, share, images, labels, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = group["top"] * share
+            loss = take_step(clone, optimizer, images, labels, recipe)
             total += loss
             progress.step(epoch, step, loss)
         mean = float(total) / steps
@@ -103,16 +105,14 @@ def fit(
     return history
 
 
-def _step(
+def take_step(
     clone: Clone,
     optimizer: torch.optim.Optimizer,
-    share: float,
     images: Tensor,
     labels: Tensor,
     recipe: Recipe,
 ) -> Tensor:
-    for group in optimizer.param_groups:
-        group["lr"] = group["top"] * share
+    """One step, at the rates that the optimizer has; returns the loss before it."""
     logits = clone(images, bfloat16=recipe.precision == "bfloat16")
     loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad(set_to_none=True)
@@ -128,7 +128,7 @@ def _held_out(clone: Clone, held_out: Batches) -> float | None:
         return accuracy(module, held_out)
 
 
-def _optimizer(clone: Clone, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_of(clone: Clone, recipe: Recipe) -> torch.optim.Optimizer:
     """One group per highest rate and decay; the schedule takes shares of `top`."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for trained in clone.trained():

@@ -186,3 +186,14 @@ def test_half_precision_is_of_the_arithmetic_and_not_of_the_weights() -> None:
     for parameter in clone.parameters().values():
         assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
+
+
+def test_a_change_is_coarse_in_half_precision_and_what_it_is_added_to_is_not() -> None:
+    module = nn.Linear(64, 64)
+    clone = _shaken(clone_for(start_from(state_of(module), module), _plan(), CPU))
+    exact, coarse = (clone.weights(half)["weight"].detach() for half in (False, True))
+    assert coarse.dtype == torch.float32
+    change = float((exact - module.weight).abs().max())
+    assert 0 < float((coarse - exact).abs().max()) < 0.01 * change
+    clone(torch.rand(3, 64), bfloat16=True)
+    assert torch.equal(clone.weights()["weight"], exact)  # what is measured and sent

@@ -73,6 +73,8 @@ class Reparam(abc.ABC):
         self.W = site.tensor(site.W)  # (o, i)
         #: Whether what is trained is rounded as it will be sent; the loop says from when on.
         self.rounding = False
+        #: Whether a large product may be made in bfloat16, before it is added to `W` in float32.
+        self.bfloat16 = False
 
     @abc.abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -97,8 +99,10 @@ class Reparam(abc.ABC):
         """
         if not self.rounding:
             return x
-        step = self._grid(x.detach(), unit, max_k) / unit
-        return x + ((x / step).round() * step - x).detach()
+        with torch.no_grad():
+            step = self._grid(x, unit, max_k) / unit
+            off = (x / step).round_().mul_(step).sub_(x)
+        return x + off
 
     def sent(self, name: str, x: Tensor, unit: float, max_k: int = MAX_K) -> Values:
         """A parameter as `values` gives it, with its step where it is rounded."""
@@ -112,7 +116,7 @@ class Reparam(abc.ABC):
         top = (1 << (self.site.options.bits - 1)) - 1
         mantissa, exponent = torch.frexp(x.abs().max() * (unit / top))
         bits = max_k.bit_length()
-        k = torch.ceil(torch.ldexp(mantissa, torch.tensor(bits)))
+        k = torch.ceil(mantissa * (1 << bits))
         k = torch.where(k > max_k, torch.ceil(k / 2) * 2, k)
         step = torch.ldexp(k, exponent - bits)
         return step.clamp(min=torch.finfo(x.dtype).tiny)

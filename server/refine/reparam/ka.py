@@ -46,15 +46,22 @@ class KnowledgeAugmentation(Reparam):
         return {"g": self._g, "u": self._u, "v": self._v}
 
     def _ds(self) -> Tensor:
-        return self._g[self._cluster] * self._free  # (m,), in units of the weights
+        # The backward of indexing would sort, for clusters that hardly ever have two members.
+        return self._g.index_select(0, self._cluster) * self._free  # (m,), in units of the weights
 
     def effective(self) -> Tensor:
         """See Reparam."""
-        spectral = torch.addmm(self.W, self._U0 * self.rounded(self._ds(), 1.0), self._V0t)
+        spectral = self._spectral(self._U0 * self.rounded(self._ds(), 1.0))
         u = self.rounded(self._u, self._unit, MAX_FACTOR_K)
         v = self.rounded(self._v, 1 / self._width, MAX_FACTOR_K)
         # sqrt(i) of U' and 1 / sqrt(i) of V' cancel in the product.
         return torch.addmm(spectral, u, v.T, alpha=self.site.unit)
+
+    def _spectral(self, left: Tensor) -> Tensor:
+        """`W + left V0^T` for `left` (o, m): the one product here that takes time."""
+        if not self.bfloat16:
+            return torch.addmm(self.W, left, self._V0t)
+        return self.W + left.bfloat16() @ self._V0t.bfloat16()
 
     def values(self) -> Values:
         """`U` (o, n), `V` (i, n), `ds` (m,)."""
