@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -109,6 +109,11 @@ $(PEERS)/installed: benchmarks/peers/requirements.txt | install
 	@cd $(PEERS)/lib/python*/site-packages && echo $(CURDIR)/$(ENV)/lib/$$(basename $$(dirname $$PWD))/site-packages > main.pth
 	@$(PYTHON) -m pip --python $(PEERS)/bin/python install -q --no-deps -r $<
 	@touch $@
+
+# A step of each method against a dense one; it goes on after an interruption. Half an hour.
+# ARGS="--models vgg_medium --methods ka" for a look.
+bench-refine: install
+	$(BIN)/python -m benchmarks.refine $(ARGS)
 
 # Bytes of polls, enrolment and updates; half a minute, and the same on any machine.
 bench-wire: install
