@@ -21,6 +21,7 @@ import numpy as np
 
 from server.packaging import gate
 from server.packaging.encode import build_package
+from shared import coding
 from shared.grid import round_to
 from shared.tensors import Array, TensorSpec
 from shared.weights import WeightsReader, write_weights
@@ -157,6 +158,12 @@ def make_all(out: Path) -> dict[str, str]:
         for method, options in (("ka", {"rank": 2, "bits": 4}), ("direct", {"bits": 3})):  # range/1
             name = f"shapes.{method}_ranged"
             report = build_package(base, target, method, options, out / f"{name}.weft", "shapes")
+            digests[name] = report.result_digest
+        for coder, bits in (("range/2", 3), ("dense/1", 8)):
+            name = f"shapes.direct_{coder.partition('/')[0]}{coder[-1]}"
+            path = out / f"{name}.weft"
+            with mock.patch.object(coding, "smallest", return_value=coder):
+                report = build_package(base, target, "direct", {"bits": bits}, path, "shapes")
             digests[name] = report.result_digest
         new_head(base, target, np.random.default_rng(9))
         shutil.copy(base, out / "head.base.safetensors")
