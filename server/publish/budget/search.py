@@ -1,9 +1,10 @@
 """What to try next, and which package to choose: from the goal and what was measured. Pure.
 
-With a size alone: a training that aims at it; a second one where the first missed; the same at
-another learning rate; then a quarter of the size, to show what fewer bytes would bring. With an
-accuracy: the size is halved in on, by the line between what reached it and what did not, in the
-logarithm of bytes. A package that is a little too large is fitted, which needs no training.
+With a size alone: a training that aims at it; one or two that correct the aim where it missed; the
+same at another learning rate; then a quarter of the size, to show what fewer bytes would bring.
+With an accuracy: between the smallest size that reached it and the largest below that did not,
+where the line between the two reaches it, in the logarithm of bytes. A package that is too large,
+but not by far, is fitted, which needs no training.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from server.publish.budget.tiers import (
     trial_for,
 )
 
-#: A package up to so many times too large is fitted at once.
-_FITTABLE = 1.3
+#: A package up to so many times too large is fitted: that takes no training.
+_FITTABLE = 2.0
 #: A package that takes less than this share of the size leaves some of it unused.
 _FULL = 0.93
+#: Trainings that correct an aim which was missed, at most.
+_CORRECTIONS = 2
 #: The second learning rate, as a share of the first.
 _SLOWER = 0.4
 #: The small point of a curve, as a share of the size.
@@ -103,7 +106,7 @@ def _fill(most: int, facts: Facts, points: Sequence[Point]) -> Trial | None:
     trial = trial_for(most, facts, points)
     tried = [trial_of(p) for p in points if not p.fitted]
     full = any(_FULL * most <= p.bytes <= most for p in points)
-    if not tried or (len(tried) == 1 and not full and trial not in tried):
+    if not tried or (len(tried) <= _CORRECTIONS and not full and trial not in tried):
         return trial
     return _variant(most, facts, points)
 
