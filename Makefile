@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-coders bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -65,6 +65,10 @@ test-aarch64: install
 # `auto` against a grid, on a small task: under an hour on one core; it goes on after an interruption.
 bench-auto: install
 	$(BIN)/python -m benchmarks.auto $(ARGS)
+
+# Our coders, DeepCABAC (of the peers' environment) and zstd on the same integers; about 5 minutes.
+bench-coders: $(PEERS)/installed
+	$(BIN)/python -m benchmarks.coders
 
 bench-edge: install
 	$(BIN)/python -m benchmarks.edge

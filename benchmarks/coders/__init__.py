@@ -1,0 +1,1 @@
+"""Our coders beside DeepCABAC, zstd and the entropy, on the same integers."""
