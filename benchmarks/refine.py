@@ -12,6 +12,7 @@ VGG-medium, half an hour for ResNet18, on a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -132,8 +133,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "followed each other). *Plain* is before rounding begins, *rounded* after. On a CPU, the "
         "time of one thread.",
         "",
-        f"A step may take {LIMIT} times a dense one: the highest ratio is {worst:.2f}, "
+        f"A step may take {LIMIT} times a dense one: the highest ratio here is {worst:.2f}, "
         f"{'met' if worst <= LIMIT else '**not met**'}.",
+        *_missing(rows),
         "",
         "| model | device | precision | method | dense step | plain | rounded | steps |",
         "|---|---|---|---|---|---|---|---|",
@@ -141,6 +143,17 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _missing(rows: list[dict[str, Any]]) -> list[str]:
+    """What the verdict does not speak of."""
+    there = {(row["model"], row["precision"], row["method"]) for row in rows}
+    lacks = [
+        f"{model} in {precision} ({count} of {len(METHODS)})"
+        for model, precision in itertools.product(MODELS, PRECISIONS)
+        if (count := sum((model, precision, method) not in there for method in METHODS))
+    ]
+    return [f"Methods not measured yet: {', '.join(lacks)}."] if lacks else []
 
 
 def _line(row: dict[str, Any]) -> str:
