@@ -21,8 +21,10 @@ from server.refine.job import Job
 from server.refine.spec import JobSpec
 from server.refine.weights import State, load_state, save_state
 
-#: Pulls towards the base, per unit of rate; and the rates that dense retraining is tuned over.
-DECAYS = (0.0, 0.03, 0.1, 0.3)
+#: Pulls towards the base, per unit of rate. Without one, changes wander farther the longer a
+#: training is, and cost the more bytes.
+DECAYS = (0.03, 0.1, 0.3)
+#: That which `make bench-lift` finds for `dense`.
 RATE = 3e-2
 
 
@@ -30,7 +32,8 @@ RATE = 3e-2
 class Dense:
     """A dense retraining of a setting: its data, its decay, where its weights lie.
 
-    `stage` is `tune` (short, without the held-out rows, judged on those) or `test`.
+    `stage` is `tune` (short, without the held-out rows, judged on those), `search` (the same, as
+    long as in the end: what a codec has to code depends on it) or `test`.
     """
 
     protocol: Protocol
@@ -41,7 +44,7 @@ class Dense:
 
     @property
     def folder(self) -> Path:
-        """Where the weights of a decayed one lie."""
+        """Where the weights lie, if they are not of `make bench-lift`."""
         name = f"{self.stage}-d{self.decay:g}-{self.model}-{self.seed}"
         return self.protocol.work.parent.parent / "peers" / self.protocol.setting.name / name
 
@@ -63,9 +66,9 @@ class Dense:
         """Addresses of the rows that are trained on, and of those that judge."""
         own = self.protocol.setting
         kept = own.rows - own.held_out
-        if self.stage == "tune":
-            return own.part(0, kept), own.part(kept, own.rows)
-        return str(own.train), str(own.test)
+        if self.stage == "test":
+            return str(own.train), str(own.test)
+        return own.part(0, kept), own.part(kept, own.rows)
 
     def job(self, folder: Path | None = None) -> Job:
         """The refinement, with its data in memory. `folder` takes the checkpoint."""
@@ -87,15 +90,13 @@ class Dense:
 
         BatchNorm is not folded; its statistics are to be re-estimated.
         """
-        return self._decayed() if self.decay else self._plain()
+        plain = self.stage == "test" and not self.decay
+        return self._plain() if plain else self._own()
 
     def _plain(self) -> tuple[State, float]:
         """Without decay: the dense runs of `make bench-lift` themselves."""
         candidate = at_rate("dense", RATE)
-        if self.stage == "tune":
-            row = self.protocol.tune(candidate)
-        else:
-            row = self.protocol.measure(candidate, self.model, self.seed)
+        row = self.protocol.measure(candidate, self.model, self.seed)
         folder = self.protocol.folder(self.stage, candidate, self.model, self.seed)
         state = load_state(folder / left.DECODED)
         module = zoo.get(self.protocol.setting.architecture).build(self.protocol.setting.arguments)
@@ -104,7 +105,7 @@ class Dense:
             row["seconds"]
         )
 
-    def _decayed(self) -> tuple[State, float]:
+    def _own(self) -> tuple[State, float]:
         path, took = self.folder / "trained.safetensors", self.folder / "trained.json"
         if not took.exists():
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ def test_only_points_that_no_smaller_one_beats_are_measured() -> None:
         Coded(Point(0.1, -16, 1.0, -22), 1000, 0.76),
         Coded(Point(0.3, -12, 1.0, -22), 1500, 0.76),
     ]
-    best = [Point(0.1, -16, 1.0, -22), Point(0.0, -16, 0.0, -26)]
+    best = [found[3], found[1]]
     assert nncodec.envelope(found, least=0.75) == best
     assert nncodec.envelope(found, least=0.77) == best[1:]
 
