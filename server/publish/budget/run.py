@@ -196,8 +196,7 @@ def _task_for(trial: Trial, task: Task) -> Task:
 
 def _facts(task: Task, job: Job, folder: Path) -> Facts:
     """What is known before any training: the least package is made, and measured."""
-    names = learnable(job.target())
-    sizes = [(job.base[n].dim() > 1, job.base[n].numel()) for n in names if n in job.base]
+    weights, vectors = _counts(job)
     method = methods.get(task.job.method)
     assert isinstance(method, methods.LossyMethod)
     nothing = folder / "nothing.weft"
@@ -206,8 +205,24 @@ def _facts(task: Task, job: Job, folder: Path) -> Facts:
         samples = update.golden(job) if task.job.target_arguments is None else None
         least = finish(coded, {}, nothing, task.model, golden=samples).size
     nothing.unlink()
-    weights = sum(size for matrix, size in sizes if matrix)
-    return Facts(least, weights, sum(size for matrix, size in sizes if not matrix))
+    return Facts(least, weights, vectors)
+
+
+def _counts(job: Job) -> tuple[int, int]:
+    """Elements of matrices, and of what is sent in any case; a new head's count twice there.
+
+    For they are sent whole, at twice the bytes of biases.
+    """
+    target, weights, vectors = job.target(), 0, 0
+    state = target.state_dict()
+    for name in learnable(target):
+        tensor = state[name]
+        kept = name in job.base and job.base[name].shape == tensor.shape
+        if kept and tensor.dim() > 1:
+            weights += tensor.numel()
+        else:
+            vectors += tensor.numel() * (1 if kept else 2)
+    return weights, vectors
 
 
 def _read(folder: Path) -> Result | None:

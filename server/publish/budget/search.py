@@ -27,10 +27,8 @@ from server.publish.budget.tiers import (
 
 #: A package up to so many times too large is fitted: that takes no training.
 _FITTABLE = 2.0
-#: A package that takes less than this share of the size leaves some of it unused.
-_FULL = 0.93
-#: Trainings that correct an aim which was missed, at most.
-_CORRECTIONS = 2
+#: A size is used up by a package of this share of it; after so many trainings that aimed at it.
+_FULL = {1: 0.93, 2: 0.8}
 #: The second learning rate, as a share of the first.
 _SLOWER = 0.4
 #: The small point of a curve, as a share of the size.
@@ -105,8 +103,11 @@ def _fill(most: int, facts: Facts, points: Sequence[Point]) -> Trial | None:
     """What to train for all of the size: aimed at it, corrected, and in another way."""
     trial = trial_for(most, facts, points)
     tried = [trial_of(p) for p in points if not p.fitted]
-    full = any(_FULL * most <= p.bytes <= most for p in points)
-    if not tried or (len(tried) <= _CORRECTIONS and not full and trial not in tried):
+    if not tried:
+        return trial
+    share = _FULL.get(len(tried), 0.0)
+    full = any(share * most <= p.bytes <= most for p in points)
+    if not full and trial not in tried:
         return trial
     return _variant(most, facts, points)
 
@@ -117,7 +118,8 @@ def _variant(most: int, facts: Facts, points: Sequence[Point]) -> Trial | None:
     dense = dense_within(most, facts, points)
     if dense is not None and all(t.method != "direct" for t in tried):
         return dense
-    best = trial_of(max(points, key=lambda p: p.accuracy_after))
+    within = [p for p in points if p.bytes <= most] or points
+    best = trial_of(max(within, key=lambda p: p.accuracy_after))
     if best == GAINS or any(t.rate != 1.0 for t in tried):
         return None
     return replace(best, rate=_SLOWER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,17 @@ def test_an_interrupted_search_goes_on_without_repeating_a_trial(refinement_fold
     search(folder, said)
     assert {line["trial"] for line in said if "epoch" in line} == {2}
     assert (folder / spec.DECODED).read_bytes() == (whole / spec.DECODED).read_bytes()
+
+
+def test_another_head_counts(refinement_folder: Any) -> None:
+    folder = refinement_folder("auto", {"max_bytes": 1300, "trials": 2}, epochs=1)
+    task = json.loads((folder / spec.SPEC).read_text())
+    task["job"]["target_arguments"] = {"classes": 5}
+    (folder / spec.SPEC).write_text(json.dumps(task))
+    assert search(folder).failure is None
+    assert (folder / spec.PACKAGE).stat().st_size <= 1300
+    with WeightsReader(folder / spec.DECODED) as decoded:
+        assert decoded.schema["9.weight"].shape[0] == 5
 
 
 def test_golden_samples_count(refinement_folder: Any) -> None:
