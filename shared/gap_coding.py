@@ -127,7 +127,9 @@ class Magnitudes:
             self._counts.append([max(1, 4 * ones // total), max(1, 4 * zeros // total)])
         ones, zeros = self._counts[digit]
         probability = (ones << PROBABILITY_BITS) // (ones + zeros)
-        return min(max(probability, _LEAST_DIGIT), CERTAIN - _LEAST_DIGIT)
+        if _LEAST_DIGIT <= probability <= CERTAIN - _LEAST_DIGIT:
+            return probability
+        return _LEAST_DIGIT if probability < _LEAST_DIGIT else CERTAIN - _LEAST_DIGIT
 
 
 def _at_most(total: int, ones: int, zeros: int) -> list[int]:

@@ -63,7 +63,9 @@ class _Neighbours:
         negative, (of_all, total) = self._negative[before], self._all
         weighed = (negative << PROBABILITY_BITS) + _WEIGHT * (of_all << PROBABILITY_BITS) // total
         probability = weighed // (negative + self._positive[before] + _WEIGHT)
-        return min(max(probability, _LEAST_SIGN), CERTAIN - _LEAST_SIGN)
+        if _LEAST_SIGN <= probability <= CERTAIN - _LEAST_SIGN:
+            return probability
+        return _LEAST_SIGN if probability < _LEAST_SIGN else CERTAIN - _LEAST_SIGN
 
     def signed(self, before: int, negative: bool) -> None:
         self._all[0] += negative
@@ -193,19 +195,17 @@ class ArrayDecoder:
         places: list[int] = []
         others: list[int] = []
         at = 0
-        while True:
-            step = min(self._left, count - at)
-            self._left -= step
-            at += step
-            if at == count:
-                break
+        while at + self._left < count:
+            at += self._left
+            self._left = 0
             if self._symbol:
                 places.append(at)
                 others.append(self._symbol)
                 self._symbol = 0
                 at += 1
-            elif not self._left:
-                self._advance()
+            else:
+                self._advance(count - at)
+        self._left -= count - at
         out = np.zeros(count, np.int64)
         out[places] = others
         return out
@@ -220,33 +220,38 @@ class ArrayDecoder:
         self.end()
         self._decoder.finish()
 
-    def _advance(self) -> None:
-        """Decode a block of zeros, or zeros and the symbol after them."""
+    def _advance(self, room: int) -> None:
+        """Decode so many zeros, or zeros and the symbol after them."""
         array, decoder = self._array, self._decoder
-        coding = array.refresh() if array.seen > array.coding.until else array.coding
+        coding = array.refresh()
         if array.before and coding.j <= _LONGEST:
             zero = decoder.decide(array.neighbours.zero_follows(coding.share))
             array.neighbours.followed(zero)
             if zero:
                 array.before, self._left = _ZERO, 1
                 return
-        elif decoder.decide(coding.block):
-            self._left = 1 << coding.j
-            array.before = _ZERO
-            array.seen += self._left
-            array.zeros += self._left
-            return
         else:
+            zeros = 0
+            while decoder.decide(coding.block):
+                zeros += 1 << coding.j
+                array.before = _ZERO
+                array.seen += 1 << coding.j
+                array.zeros += 1 << coding.j
+                if zeros >= room:
+                    self._left = zeros
+                    return
+                coding = array.refresh()
             gap = decoder.chosen(coding.halves)
             if coding.plain:
                 gap += decoder.plain(coding.plain)
             if gap:
-                array.before, self._left = _ZERO, gap
+                array.before = _ZERO
             array.zeros += gap
             array.seen += gap + 1
-        neighbours = array.neighbours
-        negative = decoder.decide(neighbours.negative(array.before))
-        neighbours.signed(array.before, negative)
+            self._left = zeros + gap
+        neighbours, before = array.neighbours, array.before
+        negative = decoder.decide(neighbours.negative(before))
+        neighbours.signed(before, negative)
         array.before = _NEGATIVE if negative else _POSITIVE
         magnitude = array.digits.decode(decoder)
         self._symbol = -magnitude if negative else magnitude
