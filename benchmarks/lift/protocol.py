@@ -137,6 +137,7 @@ class Protocol:
         }  # fmt: skip
         task = spec.Task.model_validate({"model": self.setting.architecture, "job": job})
         (folder / spec.SPEC).write_text(task.model_dump_json())
+        began = time.process_time()
         found = self.ways.get(candidate.method, packaged)(task, folder, _tell)
         row = {
             "stage": stage,
@@ -150,6 +151,7 @@ class Protocol:
             "seed": seed,
             "bytes": candidate.bytes(found["package_bytes"], found["learnable_count"]),
             **found,
+            "cpu_seconds": round(time.process_time() - began, 1),
             "command": self.command,
             "device": device(),
             "machine": machine(),

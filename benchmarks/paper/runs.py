@@ -69,6 +69,12 @@ def load() -> list[Row]:
     return [json.loads(path.read_text()) for path in paths]
 
 
+def spent(row: Row) -> float:
+    """Seconds of a run: of the CPU's time where that trained, so that other work counts not."""
+    on_cpu = row.get("device", "cpu") == "cpu"
+    return float(row.get("cpu_seconds", row["seconds"]) if on_cpu else row["seconds"])
+
+
 @dataclass(frozen=True)
 class Training:
     """A piece of work: a run, a tuning run (`stage` tune) or an initial model (method initial)."""
@@ -94,7 +100,7 @@ class Pace:
             if row.get("device", "cpu") != device():
                 continue
             name = row["setting"]
-            per_image = row["seconds"] / (row["recipe"]["epochs"] * SETTINGS[name].rows)
+            per_image = spent(row) / (row["recipe"]["epochs"] * SETTINGS[name].rows)
             found.setdefault((name, row["method"]), []).append(per_image)
             found.setdefault((name, ""), []).append(per_image)
             found.setdefault(("", ""), []).append(per_image / multiply_adds(name))

@@ -10,7 +10,7 @@ from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper.experiments import EXPERIMENTS, Experiment
 from benchmarks.paper.lines import Line, is_named, lines
 from benchmarks.paper.published import SAYS, TABLE1
-from benchmarks.paper.runs import Pace, Row, refinement, tuned_in
+from benchmarks.paper.runs import Pace, Row, refinement, spent, tuned_in
 
 _HEAD = """\
 # The paper's experiments, made again
@@ -163,11 +163,11 @@ def _plain(hours: float) -> str:
 
 def _hours(rows: list[Row]) -> str:
     """What the runs of this page took, by device."""
-    spent: dict[str, float] = {}
+    hours: dict[str, float] = {}
     for row in _shown(rows):
-        device = row.get("device", "cpu")
-        spent[device] = spent.get(device, 0) + row["seconds"] / 3600
-    told = ", ".join(f"{hours:.1f} hours on {device}" for device, hours in sorted(spent.items()))
+        where = row.get("device", "cpu")
+        hours[where] = hours.get(where, 0) + spent(row) / 3600
+    told = ", ".join(f"{total:.1f} hours on {where}" for where, total in sorted(hours.items()))
     return f"The runs shown here took {told or 'no time yet'}, tuning included."
 
 
