@@ -72,7 +72,7 @@ def load() -> list[Row]:
 def spent(row: Row) -> float:
     """Seconds of a run: of the CPU's time where that trained, so that other work counts not."""
     on_cpu = row.get("device", "cpu") == "cpu"
-    return float(row.get("cpu_seconds", row["seconds"]) if on_cpu else row["seconds"])
+    return float(row["cpu_seconds"] if on_cpu and "cpu_seconds" in row else row["seconds"])
 
 
 @dataclass(frozen=True)
