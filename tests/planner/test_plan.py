@@ -38,6 +38,9 @@ XOR = offer(4, A, C, "xor", 800)
 FULL = offer(5, None, C, "full", 900)
 FULL_B = offer(6, None, B, "full", 700)
 
+NEWLY_CODED = offer(7, A, C, "sparse", 5, coder="range/2")
+OF_RANGE_1 = frozenset({"zstd/1", "range/1"})
+
 FULL_WANTED, XOR_WANTED = Wanted(3), Wanted(3, 1)
 
 
@@ -70,6 +73,9 @@ def going(*offers: Offer) -> Download:
         (device(X), [], Build(FULL_WANTED)),
         (device(None), [], Build(FULL_WANTED)),
         (device(A, methods={"full": 1}), [AC], Build(FULL_WANTED)),
+        (device(A, coders=OF_RANGE_1), [NEWLY_CODED, XOR], going(XOR)),
+        (device(A, coders=OF_RANGE_1), [NEWLY_CODED], Build(XOR_WANTED)),
+        (device(A, coders=OF_RANGE_1 | {"range/2"}), [NEWLY_CODED, XOR], going(NEWLY_CODED)),
         (device(A, methods={"ka": 1}), [AC, XOR], Hold("cannot_decode")),
         (device(B, methods={"ka": 1}), [AC], Hold("no_suitable_package")),
     ],
