@@ -6,6 +6,7 @@ A family's name says all about it:
     dense            every weight retrained
     ka-3             rank 3, as the paper sends it: nothing rounded, 4 bytes a learnable parameter
     ka-3-4bit        trained for symbols of 4 bits, as a package
+    ka-3-coded       trained with steps of a quarter of the spread of each part, as a package
     lora-2-alone     the same, of matrices only: biases and norms stay, as LoRA is often used
     rm-4.8           a seeded mask of 4.8% of the weights; sizes of the others are ranks
     sparse-1200      `sparse` with an aim of 1,200 bytes for its symbols
@@ -34,6 +35,8 @@ _TUNED_AT = {
     "ka": "3", "lra": "16", "lru": "22", "ml": "20", "ml_delta": "20", "rm": "4.8",
     "sparse": "1200", "lora": "2", "fp": "50",
 }  # fmt: skip
+#: How families end that are sent as packages; and the steps of `coded`, in spreads.
+_CODED, _GRAIN = ("bit", "coded"), 0.25
 _OPTION = {"rm": "proportion", "sparse": "bytes", "fp": "percent"}
 #: Those that send no package, with the rate of training from scratch.
 _NO_PACKAGE = {"fp": RATE}
@@ -71,7 +74,7 @@ def _plain(family: str) -> Candidate:
     if family == "control":
         return Candidate(family, "direct", {}, {"matrices": False})
     method, *rest = family.split("-")
-    bits = rest.pop() if rest and rest[-1].endswith("bit") else ""
+    coded = rest.pop() if rest and rest[-1].endswith(_CODED) else ""
     is_alone = "alone" in rest
     plain = Candidate(family, method, recipe={"vectors": False} if is_alone else {})
     if method == "dense":
@@ -80,8 +83,8 @@ def _plain(family: str) -> Candidate:
         plain = replace(plain, options=_size(method, rest[0]))
     if plain.method not in REPARAMS and plain.method not in _NO_PACKAGE:
         raise ValueError(f"no family {family!r}")
-    if bits:
-        return replace(plain, options={**plain.options, "bits": int(bits.removesuffix("bit"))})
+    if coded:
+        return replace(plain, options={**plain.options, **_coded(coded)})
     if method == "sparse" or method in _NO_PACKAGE:
         return plain
     options = {**plain.options, "bits": _AS_FLOATS}
@@ -95,6 +98,10 @@ def _own_rate(plain: Candidate) -> float | None:
     return _NO_PACKAGE.get(plain.method) or REPARAMS[plain.method].rate
 
 
+def _coded(how: str) -> dict[str, Any]:
+    return {"grain": _GRAIN} if how == "coded" else {"bits": int(how.removesuffix("bit"))}
+
+
 def _size(method: str, size: str) -> dict[str, Any]:
     if method == "rm":
         return {"proportion": float(size) / 100}
@@ -104,8 +111,8 @@ def _size(method: str, size: str) -> dict[str, Any]:
 def tuned_as(family: str) -> str:
     """The family whose tuning serves this one: the same method at its usual size, as coarse."""
     method, *rest = family.split("-")
-    bits = [part for part in rest if part.endswith("bit")]
-    return "-".join([method, *([_TUNED_AT[method]] if method in _TUNED_AT else []), *bits])
+    coded = [part for part in rest if part.endswith(_CODED)]
+    return "-".join([method, *([_TUNED_AT[method]] if method in _TUNED_AT else []), *coded])
 
 
 def at_rate(family: str, rate: float | None) -> Candidate:

@@ -31,7 +31,9 @@ class Figure:
     def kind(self) -> str:
         """The family without its size: `ka`, `ka 4bit`, `lora alone`."""
         method, *rest = self.family.split("-")
-        return " ".join([method, *(part for part in rest if part.endswith(("bit", "alone")))])
+        return " ".join(
+            [method, *(part for part in rest if part.endswith(("bit", "coded", "alone")))]
+        )
 
 
 @dataclass(frozen=True)

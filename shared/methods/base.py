@@ -74,7 +74,15 @@ class Options(BaseModel):
 class LossyOptions(Options):
     """Options that every lossy method has."""
 
+    training = frozenset({"grain"})
+
     bits: int = Field(default=8, ge=2, le=16, description="bits of a symbol before coding")
+    grain: float | None = Field(
+        default=None,
+        gt=0,
+        le=16,
+        description="step over the spread of what is learnt; by default the least that bits allow",
+    )
 
 
 class RankOptions(LossyOptions):

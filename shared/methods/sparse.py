@@ -36,7 +36,7 @@ _STEP = 0.7
 class SparseOptions(LossyOptions):
     """Options of `sparse`."""
 
-    training = frozenset({"step", "rate", "bytes"})
+    training = LossyOptions.training | {"step", "rate", "bytes"}
 
     step: float | None = Field(
         default=None,

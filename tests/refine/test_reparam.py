@@ -27,11 +27,11 @@ SHAPES = [(8, 12), (12, 8), (16, 9), (1, 6)]
 
 
 def _reparam(
-    id_: str, W: np.ndarray, felt: float | None = None, bits: int = 8
+    id_: str, W: np.ndarray, felt: float | None = None, **given: Any
 ) -> tuple[Reparam, LossyMethod, Any]:
     method = methods.get(id_)
     assert isinstance(method, LossyMethod)
-    options = methods.options(method, OPTIONS[id_] | {"bits": bits})
+    options = methods.options(method, OPTIONS[id_] | given)
     frozen = method.prepare(W, "layer", options)
     return REPARAMS[id_](Site(W, "layer", options, frozen, 5, CPU, felt)), method, options
 
@@ -99,13 +99,13 @@ def test_trained_weights_are_what_the_method_makes_of_the_values(
 
 
 @pytest.mark.parametrize("id_", OPTIONS)
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("given", [{"bits": 2}, {"bits": 4}, {"bits": 8}, {"grain": 0.5}])
 @pytest.mark.parametrize("shape", SHAPES[:3])
 def test_rounded_weights_are_those_that_are_sent(
-    id_: str, bits: int, shape: tuple[int, int]
+    id_: str, given: dict[str, Any], shape: tuple[int, int]
 ) -> None:
     W = _matrix(shape)
-    reparam, method, options = _reparam(id_, W, bits=bits)
+    reparam, method, options = _reparam(id_, W, **given)
     _shake(reparam)
     before = reparam.effective().detach()
     reparam.rounding = True
@@ -116,10 +116,25 @@ def test_rounded_weights_are_those_that_are_sent(
     start = 0 if method.from_zero else W
     sent = start + q * code.steps[-1].value
     np.testing.assert_allclose(trained.detach(), sent, atol=2e-4 * W.std() + 1e-6)
-    if bits == 2 and id_ != "sparse":
+    if given != {"bits": 8} and id_ != "sparse":
         assert not torch.allclose(trained, before, atol=1e-3)
     trained.square().sum().backward()
     assert any(bool(p.grad.any()) for p in reparam.parameters().values() if p.grad is not None)
+
+
+def test_a_grain_is_a_share_of_the_spread_where_bits_allow_it() -> None:
+    steps = {}
+    for grain in (1e-6, 0.25, 0.5):
+        reparam, _, _ = _reparam("direct", _matrix((16, 16)), grain=grain)
+        _shake(reparam)
+        reparam.rounding = True
+        steps[grain] = reparam.values()["change.step"].item()
+    (change,) = reparam.parameters().values()
+    spread = change.detach().square().mean().sqrt().item() * reparam.site.unit
+    assert steps[0.25] == pytest.approx(0.25 * spread, rel=0.01)
+    assert steps[0.5] == pytest.approx(0.5 * spread, rel=0.01)
+    top = change.detach().abs().max().item() * reparam.site.unit
+    assert steps[1e-6] == pytest.approx(top / 127, rel=0.01)
 
 
 @pytest.mark.parametrize("id_", OPTIONS)

@@ -112,9 +112,16 @@ class Reparam(abc.ABC):
         return values
 
     def _grid(self, x: Tensor, unit: float, max_k: int) -> Tensor:
-        """The step that `shared.grid.quantise` takes, exactly; without waiting for the device."""
+        """The step that `shared.grid.quantise` takes, exactly; without waiting for the device.
+
+        A coarser one, by the root mean square of `x`, where the options give a grain.
+        """
         top = (1 << (self.site.options.bits - 1)) - 1
-        mantissa, exponent = torch.frexp(x.abs().max() * (unit / top))
+        step = x.abs().max() / top
+        if self.site.options.grain is not None:
+            # Bits that the coder hardly feels, so that a few large values do not coarsen all.
+            step = torch.maximum(step, self.site.options.grain * x.square().mean().sqrt())
+        mantissa, exponent = torch.frexp(step * unit)
         bits = max_k.bit_length()
         k = torch.ceil(mantissa * (1 << bits))
         k = torch.where(k > max_k, torch.ceil(k / 2) * 2, k)
