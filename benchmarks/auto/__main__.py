@@ -27,11 +27,16 @@ def main() -> int:
     if not all(_measured(seed, until) for seed in range(arguments.seeds)):
         print("time is up; the same command goes on", file=sys.stderr)
         return 0
+    write_page()
+    return 0
+
+
+def write_page() -> None:
+    """Page and plot from all runs that there are."""
     rows = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*.json"))]
     PAGE.write_text(report.page(rows))
     report.plot(rows, PAGE.with_suffix(".svg"))
     print(PAGE.read_text())
-    return 0
 
 
 def _measured(seed: int, until: float) -> bool:

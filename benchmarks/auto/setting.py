@@ -19,7 +19,7 @@ RECIPE = {"epochs": 4, "batch_size": 64, "held_out": 0.0, "threads": 1}
 
 AIMS = (100, 300, 1000, 3000)
 SPARSE_RATES = (2e-2, 5e-2)
-SIZES = (1500, 700, 4000)
+SIZES = (1500, 700)
 #: Accuracies that are asked for, as shares of the way from the base to dense retraining.
 REACH = (0.5,)
 

@@ -53,12 +53,16 @@ def fit(task: Task, job: Job, folder: Path, size: int, most: int, report: update
         if built.size <= most:
             return _conclude(task, job, fitted, built, folder, began, report)
         room -= built.size - most + _SLACK
+    fewest = size
     for coarser in _COARSER:
         fitted = symbols.within(0)
         built = update.package(task, job, fitted, folder, coarser)
+        if built.result_digest == built.base_digest:
+            break
         if built.size <= most:
             return _conclude(task, job, fitted, built, folder, began, report)
-    raise BadRefinement("too_few_bytes", f"the fewest that could be made are {built.size} bytes")
+        fewest = built.size
+    raise BadRefinement("too_few_bytes", f"the least change that was found takes {fewest} bytes")
 
 
 def _conclude(

@@ -75,6 +75,6 @@ def test_biases_and_batchnorm_become_coarser_where_nothing_else_is_left(trained:
 
 def test_what_can_be_left_out_has_an_end_that_is_told(trained: Any) -> None:
     _, fitted = trained("sparse", {}, epochs=1, matrices=False)
-    with pytest.raises(BadRefinement, match="the fewest that could be made") as e:
+    with pytest.raises(BadRefinement, match="the least change that was found takes 3") as e:
         fitted(200)
     assert e.value.code == "refinement.too_few_bytes"
