@@ -9,7 +9,7 @@ from benchmarks.lift.candidates import candidates
 from benchmarks.lift.figures import Figure, figures
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper.experiments import EXPERIMENTS, Experiment
-from benchmarks.paper.runs import TUNING, Row, tuned_in
+from benchmarks.paper.runs import TUNING, Row, is_of, tuned_in
 from benchmarks.paper.sizes import count, parameters
 
 
@@ -100,6 +100,12 @@ def lines(experiment: Experiment, rows: list[Row]) -> list[Line]:
                 known = len(grid) == 1 or (tuned_in(setting), grid[0].method) in tuned
                 found.append(Line(setting, family, tuple(taken), planned, known))
     return found
+
+
+def made(experiment: Experiment, rows: list[Row]) -> list[Row]:
+    """The rows that are runs of its cells, rates and all."""
+    cells = list(experiment.cells())
+    return [row for row in rows if any(is_of(row, cell) for cell in cells)]
 
 
 def is_named(experiment: Experiment, row: Row) -> bool:

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 
 from benchmarks.lift.figures import lift
 from benchmarks.paper.experiments import METHODS, Experiment
-from benchmarks.paper.lines import Line, is_named, lines
+from benchmarks.paper.lines import Line, lines, made
 from benchmarks.paper.published import TABLE1
 from benchmarks.paper.runs import Row
 from benchmarks.paper.tables import initial_share
@@ -113,7 +113,7 @@ def _shares(axes: Any, found: list[Line]) -> None:
 
 def _saturation(axes: Any, experiment: Experiment, rows: list[Row]) -> bool:
     """KA's lift against the length of the training, a line a rate; returns whether there is one."""
-    found = [row for row in rows if is_named(experiment, row)]
+    found = made(experiment, rows)
     for rate in experiment.rates:
         lifts: dict[int, list[float]] = {}
         for row in found:

@@ -54,12 +54,14 @@ def _tuned_rate(setting: str, family: str) -> float | None:
 
 
 def is_of(row: Row, cell: Cell) -> bool:
-    """Whether a row is the run of a cell."""
-    stage = "test" if cell.epochs is None else f"epochs{cell.epochs}"
+    """Whether a row is the run of a cell: also where the cell names the setting's own epochs."""
+    full = SETTINGS[cell.setting].epochs
+    stages = {f"epochs{cell.epochs}", "test" if cell.epochs in (None, full) else ""}
     if cell.rate is not None and row["recipe"]["learning_rate"] != cell.rate:
         return False
-    own = (cell.setting, cell.family, cell.model, cell.seed, stage)
-    return own == tuple(row[key] for key in ("setting", "family", "model", "seed", "stage"))
+    own = (cell.setting, cell.family, cell.model, cell.seed)
+    same = own == tuple(row[key] for key in ("setting", "family", "model", "seed"))
+    return same and row["stage"] in stages
 
 
 def load() -> list[Row]:

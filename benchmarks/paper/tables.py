@@ -8,7 +8,7 @@ from benchmarks.lift.figures import lift
 from benchmarks.lift.protocol import device
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper.experiments import EXPERIMENTS, Experiment
-from benchmarks.paper.lines import Line, is_named, lines
+from benchmarks.paper.lines import Line, lines, made
 from benchmarks.paper.published import SAYS, TABLE1
 from benchmarks.paper.runs import Pace, Row, refinement, spent, tuned_in
 
@@ -128,7 +128,7 @@ def _shares(experiment: Experiment, rows: list[Row]) -> tuple[bool, list[str]]:
 
 def _saturation(experiment: Experiment, rows: list[Row]) -> tuple[bool, list[str]]:
     """A line a length, a column a rate."""
-    found = [row for row in rows if is_named(experiment, row)]
+    found = made(experiment, rows)
     table = [
         f"| epochs | {' | '.join(f'lift at rate {rate:g}' for rate in experiment.rates)} |",
         f"|{'---|' * (len(experiment.rates) + 1)}",

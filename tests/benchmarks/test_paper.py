@@ -15,7 +15,7 @@ from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper import filter_pruning, plots, runs, tables
 from benchmarks.paper.experiments import EXPERIMENTS, Cell, matched, untuned
 from benchmarks.paper.filter_pruning import links, pruned, remaining
-from benchmarks.paper.lines import lines
+from benchmarks.paper.lines import lines, made
 from benchmarks.paper.published import SAYS, TABLE1
 from benchmarks.paper.sizes import at_least, count, nearest, parameters
 from server.publish import spec
@@ -128,6 +128,19 @@ def test_a_run_of_another_length_or_rate_is_another_run() -> None:
     assert not runs.is_of(row, Cell("vgg_small", "ka-3", 0, 0))
     assert not runs.is_of(row, Cell("vgg_small", "ka-3", 0, 0, epochs=5, rate=0.03))
     assert not runs.is_of(row, Cell("vgg_small", "ka-3", 1, 0, epochs=5, rate=0.01))
+    full = SETTINGS["vgg_small"].epochs
+    usual = _row(Cell("vgg_small", "ka-3", 0, 0, rate=0.01), 1.0)
+    assert runs.is_of(usual, Cell("vgg_small", "ka-3", 0, 0, epochs=full, rate=0.01))
+    assert not runs.is_of(usual, cell)
+
+
+def test_runs_that_show_where_ka_saturates_are_in_no_other_table() -> None:
+    saturation = EXPERIMENTS["saturation"]
+    rows = [_row(cell, 1.0) for cell in saturation.cells()]
+    usual = _row(Cell("vgg_small", "ka-3", 0, 0, rate=0.09), 2.0)
+    assert lines(EXPERIMENTS["table1"], rows) == []
+    assert lines(EXPERIMENTS["table1"], [*rows, usual])[0].rows == (usual,)
+    assert made(saturation, [*rows, usual]) == [*rows, usual]
 
 
 def test_what_is_left_is_runs_their_tuning_and_initial_models(
@@ -285,10 +298,10 @@ def test_the_page_holds_ours_against_the_papers_and_says_what_was_not_run() -> N
     cells = [Cell("vgg_small", "ka-3", model, 0) for model in range(3)]
     rows = [_row(cell, 2.0 + cell.model) for cell in cells]
     for row in rows:
-        row["recipe"]["learning_rate"] = 0.09
+        row["recipe"]["learning_rate"] = 0.01
     page = tables.page(rows)
     assert (
-        "| 7,413 (7,413) | 75.00 (76.40) | +3.00 ± 2.48 (+2.28) | 0.09 | 3 of 6, untuned: reduced |"
+        "| 7,413 (7,413) | 75.00 (76.40) | +3.00 ± 2.48 (+2.28) | 0.01 | 3 of 6, untuned: reduced |"
         in page
     )
     assert "No run yet of vgg_medium, mobilenet_v2, resnet18, resnet50" in page
