@@ -82,6 +82,17 @@ def test_a_worker_that_comes_back_changes_nothing_any_more(engine: Engine, enque
     assert kinds == ["refinement.started", "refinement.interrupted", "refinement.started"]
 
 
+def test_a_curve_outlives_the_progress_that_brought_it(engine: Engine, enqueue: Any) -> None:
+    job = enqueue()
+    queue.claim(engine)
+    queue.store_progress(engine, job, {"stage": "compare", "curve": {"points": []}})
+    assert row_of(engine, job).progress == {"stage": "compare"}
+    queue.store_progress(engine, job, {"stage": "refine", "epoch": 1})
+    queue.fail(engine, job, queue.describe(DEAD))
+    row = row_of(engine, job)
+    assert (row.state, row.curve) == ("failed", {"points": []})
+
+
 def test_out_of_reach_it_ends_its_children_before_others_take_over(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
