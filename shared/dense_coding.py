@@ -29,15 +29,14 @@ _OFFSET = 1 << 30
 _MOST_LANES, _WORTH = 10, 13
 #: Symbols other than zero that the other arrays may have together: they are decoded one by one.
 _MOST_SINGLE = 1 << 16
-#: An array of as many, and one in so many, is worth its shares.
-_MANY, _OFTEN = 1 << 12, 8
+#: An array of as many, and one in so many, is worth its shares; none of less than the last is.
+_MANY, _OFTEN, _LEAST = 1 << 12, 8, 1 << 8
 
 
 def encode(arrays: list[Integers]) -> tuple[bytes, bytes]:
     """The range coder's part, and the lanes' with the logarithm before it."""
     tokens = _dense(arrays)
-    size = sum(a.size for a, dense in zip(arrays, tokens, strict=True) if dense)
-    log = min(max(size.bit_length() - _WORTH, 0), _MOST_LANES)
+    log = _lanes_log(sum(a.size for a, dense in zip(arrays, tokens, strict=True) if dense))
     encoder = Encoder()
     others = neighbour_coding.ArrayEncoder(encoder)
     coded: list[tuple[Tokens, Integers, Integers]] = []
@@ -57,6 +56,11 @@ def encode(arrays: list[Integers]) -> tuple[bytes, bytes]:
     return encoder.finish(), bytes([log]) + lanes.finish()
 
 
+def _lanes_log(size: int) -> int:
+    """For so many symbols in lanes."""
+    return min(max(size.bit_length() - _WORTH, 0), _MOST_LANES)
+
+
 def _dense(arrays: list[Integers]) -> list[Tokens | None]:
     """How those arrays are tokens that go in lanes: dense ones, and more while many are left."""
     others = [int(np.count_nonzero(array)) for array in arrays]
@@ -64,7 +68,7 @@ def _dense(arrays: list[Integers]) -> list[Tokens | None]:
     left = sum(others)
     for i in sorted(range(len(arrays)), key=lambda i: -others[i]):
         dense = others[i] >= _MANY and others[i] * _OFTEN >= arrays[i].size
-        if others[i] and (dense or left > _MOST_SINGLE):
+        if others[i] >= _LEAST and (dense or left > _MOST_SINGLE):
             out[i] = Tokens.of(arrays[i])
             left -= others[i] if out[i] else 0
     return out
@@ -114,7 +118,8 @@ class ArrayDecoder:
         log = file.read(1)
         if not log or log[0] > _MOST_LANES:
             raise BadPackage("malformed", "coded data have an unknown number of lanes")
-        self._lanes, self._most = LaneDecoder(file, 1 << log[0]), 1 << log[0]
+        self._lanes, self._log = LaneDecoder(file, 1 << log[0]), log[0]
+        self._size = 0  # of the dense arrays so far
         self._dense: _Dense | None = None
 
     def start(self) -> None:
@@ -124,13 +129,17 @@ class ArrayDecoder:
             self._others.start()
             return
         size, tokens = _take(self._decoder)
+        self._size += size
+        # Few lanes are slow: no package makes a device take a step for each of many symbols.
+        if size < _LEAST or self._log < _lanes_log(self._size):
+            raise BadPackage("malformed", "symbols are in lanes that should not be")
         self._others.start()
         shares = self._others.read(tokens.kinds * tokens.count).reshape(tokens.kinds, -1)
         self._others.end()
         out_of_range = shares.min() < 0 or shares.max() > CERTAIN
         if out_of_range or (shares.sum(axis=1) != CERTAIN).any():
             raise BadPackage("malformed", "shares do not add up")
-        self._dense = _Dense(self._lanes, size, tokens, shares, self._most)
+        self._dense = _Dense(self._lanes, size, tokens, shares, 1 << self._log)
 
     def read(self, count: int) -> Integers:
         """The next `count` symbols of the array."""
@@ -139,6 +148,8 @@ class ArrayDecoder:
     def finish(self) -> None:
         """Raise BadPackage where anything is left."""
         self._end()
+        if self._log != _lanes_log(self._size):
+            raise BadPackage("malformed", "coded data have an unknown number of lanes")
         self._decoder.finish()
         self._lanes.finish()
 

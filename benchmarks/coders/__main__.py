@@ -109,7 +109,11 @@ def speed() -> list[Row]:
         dense = [normal(bits, size, rng) for size in sizes]
         cases[f"direct, {bits} bits"] = (dense, ("dense/1", "zstd/1"))
     return [
-        {"symbols": name, "size": sum(sizes), "others": sum(map(np.count_nonzero, arrays))}
+        {
+            "symbols": name,
+            "size": sum(sizes),
+            "others": sum(int(np.count_nonzero(a)) for a in arrays),
+        }
         | {"entropy": round(sum(map(entropy, arrays)))}
         | _timed(coding.coder(id_), arrays)
         for name, (arrays, ids) in cases.items()
@@ -143,7 +147,7 @@ def deepcabac(arrays: list[Symbols], quick: bool) -> Row:
 
 def _bytes(arrays: list[Symbols]) -> Row:
     flat = [array.reshape(-1) for array in arrays]
-    others = sum(map(np.count_nonzero, flat))
+    others = sum(int(np.count_nonzero(array)) for array in flat)
     ours = {
         id_: len(coder.encode(flat)) if others <= coder.most else None
         for id_, coder in coding.CODERS.items()

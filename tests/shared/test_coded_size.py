@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from shared import coding
 from tests.shared.symbols import entropy, laplace, trained
 
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "coders" / "trained.json"
 RANGE, DENSE = coding.coder("range/2"), coding.coder("dense/1")
 #: Whole bytes, and the one that ends them.
 ENDS = 1.5
@@ -51,6 +55,15 @@ def test_trained_matrices_come_near_their_entropy_each() -> None:
         for array in trained(update):
             held = entropy(array.reshape(-1))
             assert len(RANGE.encode([array.reshape(-1)])) <= 1.03 * held + (6 if held < 400 else 0)
+
+
+def test_no_trained_tensor_takes_more_than_deepcabac_was_measured_to_make_of_it() -> None:
+    rows = json.loads(MEASURED.read_text())["rows"]
+    for row in rows:
+        arrays = [array.reshape(-1) for array in trained(row["update"])]
+        arrays = arrays if row["tensor"] is None else [arrays[row["tensor"]]]
+        assert len(RANGE.encode(arrays)) <= row["deepcabac"], row
+    assert len(rows) > 50
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -37,7 +37,10 @@ arrays_of_symbols = st.lists(
 @contextmanager
 def small_lanes() -> Iterator[None]:
     """Any array that is not zero goes in lanes, in small blocks of short runs."""
-    small = {dense_coding: {"_MANY": 1, "_OFTEN": 1000, "_WORTH": 3}, tokens: {"_RUN": 2}}
+    small = {
+        dense_coding: {"_MANY": 1, "_OFTEN": 1000, "_LEAST": 1, "_WORTH": 3},
+        tokens: {"_RUN": 2},
+    }
     patches = [mock.patch.multiple(module, **values) for module, values in small.items()]
     sizes = [mock.patch.object(module, "BLOCK", 16) for module in (tokens, dense_coding)]
     with patches[0], patches[1], sizes[0], sizes[1]:
@@ -159,6 +162,15 @@ def test_asking_for_more_or_less_than_there_is_gives_nothing_wrong(id_: str, zer
 def test_a_dense_stream_that_does_not_begin_is_refused(head: bytes) -> None:
     with pytest.raises(BadPackage):
         coding.coder("dense/1").source(io.BytesIO(head))
+
+
+def test_many_symbols_in_few_lanes_are_refused_before_they_are_decoded() -> None:
+    symbols = laplace(30_000, 0.3, 1)
+    with mock.patch.object(dense_coding, "_WORTH", 32):
+        data = coding.coder("dense/1").encode([symbols])
+    source = coding.coder("dense/1").source(io.BytesIO(data))
+    with pytest.raises(BadPackage, match="lanes"):
+        source.start()
 
 
 def test_what_a_dense_stream_claims_takes_no_memory() -> None:
