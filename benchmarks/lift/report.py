@@ -84,7 +84,6 @@ def plot(found: Mapping[str, Rows], path: Path) -> None:
         _curves(axes, rows)
         axes.set_title(setting)
     panels[0][0].set_ylabel("points of test accuracy gained")
-    panels[0][0].legend(frameon=False)
     drawn.savefig(path, dpi=150, metadata={"Software": None})
     plt.close(drawn)
 
@@ -101,4 +100,5 @@ def _curves(axes: Any, rows: Rows) -> None:
     axes.set_xscale("log")
     axes.axhline(0, color="0.7", linewidth=0.8)
     axes.set_xlabel("bytes of the update")
+    axes.legend(frameon=False)  # of its own: settings differ in what they compare
     axes.spines[["top", "right"]].set_visible(False)
