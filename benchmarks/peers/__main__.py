@@ -58,7 +58,7 @@ def _write(protocol: Protocol, page: Path) -> None:
     tuned = [json.loads(path.read_text()) for path in protocol.runs.glob("tune-*.json")]
     short = report.short(rows.searches(protocol.setting.name, "tune"), tuned)
     page.write_text(report.page(theirs, ours, short))
-    report.plot(theirs, ours, page.with_suffix(".png"))
+    report.plot(theirs, ours, short, page.with_suffix(".png"))
     print(page.read_text())
 
 

@@ -105,10 +105,15 @@ def short(searches: Rows, ours: Rows) -> Rows:
     return codec + [row for row in tuned.values() if row["family"].split("-")[0] in SHOWN]
 
 
-def plot(theirs: Rows, ours: Rows, path: Path) -> None:
-    """Lift against bytes, theirs and ours."""
-    if theirs:
-        lift.plot({theirs[0]["setting"]: beside(_served(theirs), ours)}, path)
+def plot(theirs: Rows, ours: Rows, short: Rows, path: Path) -> None:
+    """Lift against bytes, theirs and ours; a panel for short trainings where there are some."""
+    if not theirs:
+        return
+    setting = theirs[0]["setting"]
+    panels = {setting: beside(_served(theirs), ours)}
+    if short:
+        panels[f"{setting}, short, held-out rows"] = short
+    lift.plot(panels, path)
 
 
 def _served(theirs: Rows) -> Rows:
