@@ -1,6 +1,7 @@
 """Which parts of `sparse` pay: each left out or replaced by another, everything else as it is.
 
 variants     what is compared, and how each differs from what production does
+paragraphs   what is to be said of each
 patches      trainings that production has no option for
 choosing     symbols chosen at the end of a training, or after it
 tail         the part of a model that is trained, for short

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.ablation.tail import Tail, cut
+from benchmarks.ablation.tail import cut
 from benchmarks.ablation.variants import Variant
 from benchmarks.lift.settings import ROOT, SETTINGS
 from benchmarks.measure import machine
+from server import zoo
 from server.publish import spec
 from server.publish.pipeline import refine_package_evaluate
 from server.refine.batches import Batches
@@ -28,7 +30,8 @@ WORK = ROOT / "var" / "bench" / "ablation"
 SETTING = SETTINGS["vgg_small"]
 FIRST = {"epochs": 40, "crop": 4, "flip": True, "held_out": 0.0, "threads": 1}
 TAIL = "benchmarks.ablation.tail:tail"
-RECIPE = {"epochs": 4, "held_out": 0.0, "threads": 1}
+RECIPE: dict[str, Any] = {"epochs": 4, "held_out": 0.0, "threads": 1}
+WHOLE = {"crop": 2, "flip": True, "precision": "bfloat16"}
 _BATCH = 500
 
 
@@ -52,6 +55,28 @@ def _tail(number: int) -> tuple[Path, Path]:
     return cut(load_state(initial(number)), open_dataset(str(SETTING.train)), folder)
 
 
+def _subject(variant: Variant, number: int) -> dict[str, Any]:
+    """What a job says of the model that is trained, and of its data."""
+    kept = SETTING.rows - SETTING.held_out
+    if variant.whole:
+        return {
+            "architecture": SETTING.architecture,
+            "base": str(initial(number)),
+            "dataset": SETTING.part(0, kept),
+            "evaluation_dataset": SETTING.part(kept, SETTING.rows),
+            "recipe": {**RECIPE, **WHOLE},
+        }
+    base, data = _tail(number)
+    return {
+        "architecture": TAIL,
+        "model_modules": ["benchmarks.ablation.tail"],
+        "base": str(base),
+        "dataset": f"{data}#rows=0:{kept}",
+        "evaluation_dataset": f"{data}#rows={kept}:{SETTING.rows}",
+        "recipe": RECIPE,
+    }
+
+
 def run(variant: Variant, model: int, seed: int) -> dict[str, Any]:
     """The JSON of a run, made where it is not there yet."""
     path = RUNS / f"{variant.name}-{model}-{seed}.json"
@@ -60,24 +85,15 @@ def run(variant: Variant, model: int, seed: int) -> dict[str, Any]:
         return found
     folder = WORK / path.stem
     folder.mkdir(parents=True, exist_ok=True)
-    base, data = _tail(model)
-    kept = SETTING.rows - SETTING.held_out
-    judges = f"{data}#rows={kept}:{SETTING.rows}"
-    job = {
-        "architecture": TAIL,
-        "model_modules": ["benchmarks.ablation.tail"],
-        "base": str(base),
-        "dataset": f"{data}#rows=0:{kept}",
-        "evaluation_dataset": judges,
-        "method": "sparse",
-        "options": variant.options,
-        "recipe": {**RECIPE, **variant.recipe, "seed": seed},
-    }
-    task = spec.Task.model_validate({"model": "tail", "job": job})
+    subject = _subject(variant, model)
+    recipe = {**subject["recipe"], **variant.recipe, "seed": seed}
+    job = {**subject, "method": "sparse", "options": variant.options, "recipe": recipe}
+    task = spec.Task.model_validate({"model": "ablation", "job": job})
     (folder / spec.SPEC).write_text(task.model_dump_json())
     with (variant.patch or contextlib.nullcontext)():
         result = refine_package_evaluate(folder, lambda _line: None)
-    held_out = Batches.of(open_dataset(judges), torch.device("cpu"))
+    held_out = Batches.of(open_dataset(subject["evaluation_dataset"]), torch.device("cpu"))
+    module = zoo.get(task.job.architecture, task.job.model_modules).build({})
     row = {
         "variant": variant.name,
         "options": variant.options,
@@ -87,8 +103,8 @@ def run(variant: Variant, model: int, seed: int) -> dict[str, Any]:
         "bytes": result.package_bytes,
         "before": result.metrics["accuracy_before"],
         "after": result.metrics["accuracy_after"],
-        "loss_before": _loss(base, held_out),
-        "loss_after": _loss(folder / spec.DECODED, held_out),
+        "loss_before": _loss(module, task.job.base, held_out),
+        "loss_after": _loss(module, folder / spec.DECODED, held_out),
         "seconds": round(result.metrics["seconds"], 1),
         "command": "make bench-ablation",
         "machine": machine(),
@@ -101,10 +117,9 @@ def run(variant: Variant, model: int, seed: int) -> dict[str, Any]:
     return row
 
 
-def _loss(weights: Path, data: Batches) -> float:
-    """The mean cross entropy of the model that holds these weights."""
-    module = Tail().eval()
-    load_into(module, load_state(weights))
+def _loss(module: nn.Module, weights: Path, data: Batches) -> float:
+    """The mean cross entropy of the module with these weights."""
+    load_into(module.float().eval(), load_state(weights))
     with torch.inference_mode():
         losses = [cross_entropy(module(x), y, reduction="sum") for x, y in data.plain(_BATCH)]
     return float(sum(losses)) / len(data)

@@ -18,21 +18,30 @@ AIM, CURVE = 1200, (600, 2400)
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to do it. `patch` is entered for the run; `told` is its paragraph."""
+    """A way to do it. `patch` is entered for the run.
+
+    `whole`: all of VGG-small is trained, not its last layers.
+    """
 
     name: str
     title: str
-    told: str = ""
     options: dict[str, Any] = field(default_factory=lambda: {"bytes": AIM})
     recipe: dict[str, Any] = field(default_factory=dict)
     patch: Patch | None = None
+    whole: bool = False
 
 
 _ALL = [
     Variant("sparse", f"`sparse`, aim {AIM}"),
-    *(Variant(f"sparse-{aim}", f"`sparse`, aim {aim}", "", {"bytes": aim}) for aim in CURVE),
-    Variant("distilled-1", "distillation 1.0", recipe={"distillation": 1.0}),
-    Variant("distilled-0.5", "distillation 0.5", recipe={"distillation": 0.5}),
+    *(Variant(f"sparse-{aim}", f"`sparse`, aim {aim}", {"bytes": aim}) for aim in CURVE),
+    Variant("distilled", "distillation", recipe={"distillation": 1.0}),
+    Variant("whole", f"all of VGG-small: `sparse`, aim {AIM}", whole=True),
+    Variant(
+        "whole-distilled",
+        "all of VGG-small: distillation",
+        recipe={"distillation": 1.0},
+        whole=True,
+    ),
     Variant("uniform-steps", "steps of 0.7 spreads", options={"bytes": AIM, "step": 0.7}),
     Variant("dear-steps-1.5", "a step at 1.5 bytes", patch=partial(patches.dear_steps, 1.5)),
     Variant("dear-steps-6", "a step at 6 bytes", patch=partial(patches.dear_steps, 6.0)),
