@@ -39,8 +39,8 @@ def page(rows: list[Row]) -> str:
         "`sparse` itself takes for the same loss on the held-out rows, with the same model and "
         f"seed, on the line through aims of {', '.join(map(str, sorted((AIM, *CURVE))))} bytes. "
         "Below 1 is better; how far its own rows are from 1 is noise. It is a geometric mean; in "
-        "brackets the smallest and the largest. `loss` and `lift` are changes of the held-out cross "
-        "entropy and of accuracy in points. The runs called after all of VGG-small train that, "
+        "brackets the smallest and the largest. `loss` and `lift` are changes of the held-out "
+        "cross entropy and of accuracy in points. Rows named after all of VGG-small train that, "
         "cropped and mirrored, and are to be held against each other.",
         "",
         "| | file bytes | loss | lift | times | runs |",
