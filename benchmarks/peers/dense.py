@@ -90,20 +90,21 @@ class Dense:
 
         BatchNorm is not folded; its statistics are to be re-estimated.
         """
-        plain = self.stage == "test" and not self.decay
-        return self._plain() if plain else self._own()
+        plain = self._plain() if self.stage == "test" and not self.decay else None
+        return plain or self._own()
 
-    def _plain(self) -> tuple[State, float]:
-        """Without decay: the dense runs of `make bench-lift` themselves."""
+    def _plain(self) -> tuple[State, float] | None:
+        """Without decay: a dense run of `make bench-lift`; None where only its figures are left."""
         candidate = at_rate("dense", RATE)
         row = self.protocol.measure(candidate, self.model, self.seed)
         folder = self.protocol.folder(self.stage, candidate, self.model, self.seed)
+        if not (folder / left.DECODED).exists():
+            return None
         state = load_state(folder / left.DECODED)
         module = zoo.get(self.protocol.setting.architecture).build(self.protocol.setting.arguments)
         norms = batchnorm.find_norms(module.float(), torch.zeros(1, 3, 32, 32))
-        return state | batchnorm.unfold(state, load_state(folder / left.UNFOLDED), norms), float(
-            row["seconds"]
-        )
+        unfolded = batchnorm.unfold(state, load_state(folder / left.UNFOLDED), norms)
+        return state | unfolded, float(row["seconds"])
 
     def _own(self) -> tuple[State, float]:
         path, took = self.folder / "trained.safetensors", self.folder / "trained.json"
