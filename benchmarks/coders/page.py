@@ -126,15 +126,29 @@ def _verdict(single: Sequence[Row], above: Sequence[Row]) -> Iterator[str]:
         )
     else:
         yield "None is above DeepCABAC: no update, no tensor alone, nothing drawn."
+    yield (
+        "Matrices alone, each by itself, to their entropy: "
+        + ", ".join(f"`{update}` {_matrices(update, single):.3f}" for update in _UPDATES)
+        + "."
+    )
     small = [_ours(row) - row["entropy"] for row in single if row["entropy"] < _SMALL]
     yield (
         f"A tensor of less than {_SMALL} bytes takes {min(small):.1f} to {max(small):.1f} bytes "
-        "above its entropy, each coded alone: the"
+        "above its entropy, each coded alone: that"
     )
     yield (
-        "entropy is that of known shares, and to learn the shares of a few dozen symbols takes "
-        "some bytes whatever the coder."
+        "is of known shares, and learning the shares of a few dozen symbols takes some bytes "
+        "whatever the coder. Gains and"
     )
+    yield (
+        "biases of 10 to 128 numbers are most tensors of the first and the third update, so 1.03 "
+        "is hard to reach there."
+    )
+
+
+def _matrices(update: str, single: Sequence[Row]) -> float:
+    rows = [row for row in single if row["update"] == update and row["shape"][1] > 1]
+    return float(sum(map(_ours, rows)) / sum(row["entropy"] for row in rows))
 
 
 def _line(cells: Sequence[object]) -> str:
