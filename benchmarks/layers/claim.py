@@ -44,6 +44,11 @@ class Claim:
         return needed is not None and needed <= self.limit
 
 
+def has_dense(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether there is what all else is held against."""
+    return any(row["family"] == "dense" for row in rows)
+
+
 def claim(rows: Sequence[dict[str, Any]]) -> Claim:
     """By the mean curves. Raises StopIteration without a dense run."""
     found = figures(rows)

@@ -30,9 +30,10 @@ def page(found: Mapping[str, Rows]) -> str:
         "5,000 held-out rows, by short trainings on one grid for every method. Initial models and "
         "seeds are the same for all (paired). `dense` retrains every weight and counts 4 bytes a "
         "weight; `lora` is low-rank adaptation, counted at 4 bytes a parameter as its files hold "
-        "them, `alone` without biases and norms; with `4bit` it is a package of Weft, as `sparse` "
-        "and `control` (biases and norms only) are. Lifts are points of accuracy of the decoded "
-        "weights: mean, with its 95% interval.",
+        "them, `alone` without biases and norms; `sparse` and `control` (biases and norms only) "
+        "are counted as packages. Lifts are points of accuracy of the decoded weights: mean, with "
+        "its 95% interval, which is wide over two runs. The aims of `sparse` are exceeded: in "
+        "trainings so short the price of a byte does not get far enough.",
         "",
     ]
     for setting, rows in found.items():

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.layers import report
 from benchmarks.layers.__main__ import FAMILIES, NAMES
-from benchmarks.layers.claim import claim
+from benchmarks.layers.claim import claim, has_dense
 from benchmarks.lift.candidates import candidates
 from shared import methods
 
@@ -31,6 +31,11 @@ ROWS = [
 def test_every_family_can_be_asked_for() -> None:
     for candidate in (c for family in FAMILIES for c in candidates(family)):
         methods.options(methods.get(candidate.method), candidate.options)
+
+
+def test_without_a_dense_run_there_is_nothing_to_tell() -> None:
+    assert has_dense(ROWS)
+    assert not has_dense(ROWS[:-1])
 
 
 def test_half_of_the_lift_is_looked_for_on_each_kinds_curve() -> None:
