@@ -86,6 +86,7 @@ def page(theirs: Rows, ours: Rows, short: Rows | None = None) -> str:
     values = {**theirs[0]["peers"], "searched": searched}
     kinds = {row["family"].split("-")[0] for row in theirs}
     told = [text.format(**values) for kind, text in _TOLD.items() if kind in kinds]
+    told += [f"\nNot measured yet: `{kind}`." for kind in _TOLD if kind not in kinds]
     parts = [head, *_table(rows), "", *_compared(theirs, ours), *told, *_short(short or [])]
     return "\n".join([*parts, _TAIL])
 
