@@ -45,7 +45,7 @@ TOLD = {
     "rdo-tensor-0.3": ("The same with one `F` a tensor."),
     "rdo-taylor-1": (
         "After training, a symbol goes where by the gradient over 20,000 images and by `F` "
-        "its absence loses less than its bytes cost; then the same epoch. That is about as "
+        "its absence loses less than its bytes cost; then the same epoch. That is at best as "
         "good as a lower aim, and takes longer."
     ),
     "refit": (

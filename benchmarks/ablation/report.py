@@ -33,7 +33,7 @@ def page(rows: list[Row]) -> str:
         f"{models} initial models serve. CIFAR-10, deployed with 10,000 rows, updated "
         f"with 45,000, {rows[0]['recipe']['epochs']} epochs, one thread; judged on the other 5,000 "
         "training rows, decoded from whole packages. The test set is not opened. "
-        f"{hours:.1f} hours together, on a machine that did much else.",
+        f"{hours:.1f} hours by the clock, on a machine that did much else.",
         "",
         "`times` is what counts: the bytes of the file, everything included, over those that "
         "`sparse` itself takes for the same loss on the held-out rows, with the same model and "
@@ -68,7 +68,7 @@ def _line(
 
 def _spread(times: list[float]) -> str:
     mean = math.exp(statistics.mean(map(math.log, times)))
-    return f"{mean:.2f} [{min(times):.2f} to {max(times):.2f}]"
+    return f"{mean:.2f}" + (f" [{min(times):.2f} to {max(times):.2f}]" if len(times) > 1 else "")
 
 
 def _loss(row: Row) -> float:
