@@ -5,5 +5,6 @@ sizes              the families of a size: by a share of the parameters, or by a
 filter_pruning     `fp`, the paper's last competitor
 runs               the runs of that table, by the protocol of benchmarks.lift; what is left of them
 published          the paper's own figures
-tables, plots      runs -> docs/results/paper.md and its plots
+lines              of each setting and family the runs that its figure is of
+tables, plots      those -> docs/results/paper.md and its plots
 """
