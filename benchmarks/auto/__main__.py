@@ -9,7 +9,7 @@ import time
 
 from benchmarks.auto import report
 from benchmarks.auto.runs import RUNS, measure
-from benchmarks.auto.setting import ROOT, TEST, TRAIN, goals, grid
+from benchmarks.auto.setting import ROOT, TEST, TRAIN, accuracies, grid, sizes
 
 PAGE = ROOT / "docs" / "results" / "auto.md"
 
@@ -40,14 +40,14 @@ def write_page() -> None:
 
 
 def _measured(seed: int, until: float) -> bool:
-    """Whether all runs of a seed are there now: the grid, then what its ends lead to ask for."""
-    found = {}
-    for way in grid():
+    """Whether all runs of a seed are there now: sizes, the grid, and what its ends make of it."""
+    ways, found = [*sizes(), *grid()], {}
+    for way in ways:
         if time.monotonic() > until:
             return False
         found[way.name] = measure(way, seed)
-    dense = found[grid()[-1].name]
-    for way in goals(dense["before"], dense["after"]):
+    dense = found[ways[-1].name]
+    for way in accuracies(dense["before"], dense["after"]):
         if time.monotonic() > until:
             return False
         measure(way, seed)

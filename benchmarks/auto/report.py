@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.auto.setting import accuracies, grid, sizes
 from server.publish.budget.curve import Curve
 from server.publish.budget.goal import Goal
 from server.publish.budget.plot import draw, label
@@ -17,23 +18,24 @@ SHOWN = "auto-1500-bytes"
 
 def page(rows: list[Row]) -> str:
     """The figures as Markdown."""
-    grid, searches = _parted(rows)
+    tried, searches = _parted(rows)
     seeds = len({row["seed"] for row in rows})
-    one = sum(row["cpu_seconds"] for row in grid) / len(grid)
-    recipe = grid[0]["recipe"]
+    one = sum(row["cpu_seconds"] for row in tried) / len(tried)
+    recipe = tried[0]["recipe"]
     lines = [
         "# `auto` against a grid: VGG-tiny, MNIST, 300 to 3,000 images",
         "",
         f"Made by `make bench-auto`: {seeds} initial model(s), {recipe['epochs']} epochs a "
         f"training, one thread, judged on the first 5,000 test images; "
-        f"{len(grid) // seeds} trainings of a grid a "
+        f"{len(tried) // seeds} trainings of a grid a "
         f"seed, {one:.0f} CPU seconds each on average, packaging and measuring included. A small "
         "model and few data: it shows what `auto` loses against a grid, not what updates bring. "
         "Grid and `auto` choose on the rows on which both are judged.",
         "",
+        *_missing({row["name"] for row in rows}),
         "| asked for | seed | best of the grid | `auto` | difference | trainings | CPU |",
         "|---|---|---|---|---|---|---|",
-        *(_line(row, [r for r in grid if r["seed"] == row["seed"]], one) for row in searches),
+        *(_line(row, [r for r in tried if r["seed"] == row["seed"]], one) for row in searches),
         "",
         "Difference: points of accuracy, and for an accuracy that was asked for bytes, of `auto` "
         "against the best of the grid. CPU: as a multiple of one training of the grid.",
@@ -45,7 +47,7 @@ def page(rows: list[Row]) -> str:
         *(
             f"| {row['name']} | {row['seed']} | {row['bytes']:,} | {row['before']:.2%} | "
             f"{row['after']:.2%} |"
-            for row in sorted(grid, key=lambda r: (r["seed"], r["bytes"]))
+            for row in sorted(tried, key=lambda r: (r["seed"], r["bytes"]))
         ),
         "",
         *_curves(searches),
@@ -53,6 +55,13 @@ def page(rows: list[Row]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _missing(there: set[str]) -> list[str]:
+    """Says so where not all of it was run."""
+    left = [way.name for way in [*grid(), *sizes(), *accuracies(0.0, 1.0)]]
+    left = [name for name in left if name not in there]
+    return [f"**Not all was run**; missing: {', '.join(left)}.", ""] if left else []
 
 
 def _parted(rows: list[Row]) -> tuple[list[Row], list[Row]]:

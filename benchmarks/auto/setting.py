@@ -54,12 +54,15 @@ def _at(rate: float, name: str, method: str, options: dict[str, Any]) -> Way:
     return Way(f"{name}-{rate:g}", method, options, {"learning_rate": rate})
 
 
-def goals(before: float, dense: float) -> list[Way]:
+def sizes() -> list[Way]:
+    """What `auto` is asked for, in bytes."""
+    return [Way(f"auto-{size}-bytes", "auto", {"max_bytes": size}) for size in SIZES]
+
+
+def accuracies(before: float, dense: float) -> list[Way]:
     """What `auto` is asked for, given the shares of right answers of base and dense retraining."""
-    sizes = [Way(f"auto-{size}-bytes", "auto", {"max_bytes": size}) for size in SIZES]
     percents = [round(100 * (before + reach * (dense - before)), 2) for reach in REACH]
-    named = zip(REACH, percents, strict=True)
-    return sizes + [
+    return [
         Way(f"auto-{100 * reach:g}-of-lift", "auto", {"min_accuracy": percent})
-        for reach, percent in named
+        for reach, percent in zip(REACH, percents, strict=True)
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.auto.report import SHOWN, best_of, page, plot
-from benchmarks.auto.setting import goals, grid
+from benchmarks.auto.setting import accuracies, grid, sizes
 from server.publish.budget.curve import Curve, Point
 from server.publish.budget.goal import Goal, read_goal
 
@@ -32,7 +32,7 @@ def test_best_of_a_grid_is_by_the_rules_of_auto() -> None:
 
 
 def test_goals_are_ones_that_auto_takes_and_the_grid_has_no_way_twice() -> None:
-    for way in goals(0.9, 0.97):
+    for way in sizes() + accuracies(0.9, 0.97):
         read_goal(way.options)
     names = [way.name for way in grid()]
     assert len(set(names)) == len(names)

@@ -80,19 +80,21 @@ class _Search:
         else:
             number = step.trial
             trial, folder = trial_of(self._trained(number)), self._place(number, fitted=True)
-        result = _read(folder)
+        task = _task_for(trial, self._task)
+        result = _read(folder, task)
         if result is None:
             folder.mkdir(exist_ok=True)
-            result = self._run(step, trial, number, folder)
+            (folder / spec.RESULT).unlink(missing_ok=True)
+            write_durably(folder / spec.SPEC, task.model_dump_json())
+            result = self._run(step, task, number, folder)
         point = self._point(trial, number, isinstance(step, Fit), result)
         self._curve.points.append(point)
         self._drop_checkpoint(point)
         self._count(result)
         self._tell({"stage": "compare", "curve": self._curve.model_dump(mode="json")}, number)
 
-    def _run(self, step: Train | Fit, trial: Trial, number: int, folder: Path) -> Result:
-        task, trained_in = _task_for(trial, self._task), self._place(number, fitted=False)
-        job = self._job.trial(task.job, trained_in)
+    def _run(self, step: Train | Fit, task: Task, number: int, folder: Path) -> Result:
+        job = self._job.trial(task.job, self._place(number, fitted=False))
 
         def report(line: dict[str, Any]) -> None:
             self._tell(line, number)
@@ -225,6 +227,9 @@ def _counts(job: Job) -> tuple[int, int]:
     return weights, vectors
 
 
-def _read(folder: Path) -> Result | None:
-    path = folder / spec.RESULT
-    return Result.model_validate_json(path.read_bytes()) if path.exists() else None
+def _read(folder: Path, task: Task) -> Result | None:
+    """What the very same trial has led to before: a newer Weft may decide otherwise."""
+    path, told = folder / spec.RESULT, folder / spec.SPEC
+    if not (path.exists() and told.exists() and told.read_text() == task.model_dump_json()):
+        return None
+    return Result.model_validate_json(path.read_bytes())

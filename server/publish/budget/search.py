@@ -26,9 +26,12 @@ from server.publish.budget.tiers import (
 )
 
 #: A package up to so many times too large is fitted: that takes no training.
-_FITTABLE = 2.0
+_FITTABLE = 1.3
 #: A size is used up by a package of this share of it; after so many trainings that aimed at it.
 _FULL = {1: 0.93, 2: 0.8}
+#: Of what a training gained, the share that its fitted package must keep to count as a use of the
+#: size: one that leaves out much more than a few symbols loses nearly all.
+_KEPT = 0.75
 #: The second learning rate, as a share of the first.
 _SLOWER = 0.4
 #: The small point of a curve, as a share of the size.
@@ -106,10 +109,17 @@ def _fill(most: int, facts: Facts, points: Sequence[Point]) -> Trial | None:
     if not tried:
         return trial
     share = _FULL.get(len(tried), 0.0)
-    full = any(share * most <= p.bytes <= most for p in points)
+    full = any(share * most <= p.bytes <= most and _keeps(p, points) for p in points)
     if not full and trial not in tried:
         return trial
     return _variant(most, facts, points)
+
+
+def _keeps(point: Point, points: Sequence[Point]) -> bool:
+    """Whether a package does what its training had learnt."""
+    source = next(p for p in points if p.trial == point.trial and not p.fitted)
+    gained = source.accuracy_after - source.accuracy_before
+    return point.accuracy_after >= source.accuracy_before + _KEPT * gained
 
 
 def _variant(most: int, facts: Facts, points: Sequence[Point]) -> Trial | None:

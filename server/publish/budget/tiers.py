@@ -25,7 +25,7 @@ _FULL_BITS, _FEWEST_BITS = 8, 3
 _FEWEST = 32
 #: How far a size may be from its aim for the aim alone to be corrected. Beyond, the price had no
 #: time to follow, or the steps were no match for it: then the rate at which it begins is corrected.
-_TRUSTED = 2.0
+_TRUSTED = 1.4
 #: Bytes fall about as the rate to this power (trials on VGG-small); it changes by so much at once.
 _POWER, _AT_ONCE = 1.5, 64.0
 
