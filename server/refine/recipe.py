@@ -40,7 +40,10 @@ class Recipe(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="Share of the targets from a densely retrained teacher; takes twice the time.",
+        description="Share of the targets from a densely retrained teacher, which takes its time.",
+    )
+    teacher_epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Of the teacher's training; by default `epochs`."
     )
     crop: int = Field(0, ge=0, le=64, description="Shift images by up to so many pixels.")
     flip: bool = Field(False, description="Mirror half of the images, left to right.")

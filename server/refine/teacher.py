@@ -24,9 +24,10 @@ _BATCH = 500
 
 
 def lesson(recipe: Recipe) -> Recipe:
-    """How a teacher is trained: as long and on the same images, at the rates of `direct`."""
-    as_it_is = {"learning_rate": None, "rounding": 0.0, "matrices": True, "distillation": 0.0}
-    return recipe.model_copy(update=as_it_is)
+    """How a teacher is trained: on the same images, at the rates of `direct`."""
+    own = {"learning_rate": None, "rounding": 0.0, "matrices": True, "distillation": 0.0}
+    length = {"epochs": recipe.teacher_epochs or recipe.epochs, "teacher_epochs": None}
+    return recipe.model_copy(update=own | length)
 
 
 def taught(data: Batches, teacher: nn.Module, recipe: Recipe) -> Batches:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from server.refine.batches import Batches
 from server.refine.job import Job
 from server.refine.recipe import Recipe
-from server.refine.teacher import taught
+from server.refine.teacher import lesson, taught
 from server.registry.opening import open_dataset
 
 CPU = torch.device("cpu")
@@ -54,6 +54,12 @@ def test_an_epoch_gives_each_image_its_own_target(world: Any) -> None:
     for images, targets in data.epoch(Recipe(batch_size=64), 0):
         kept = data.images[targets[:, 0].long()]
         assert torch.equal(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1), kept)
+
+
+def test_a_teacher_may_be_trained_longer() -> None:
+    longer = Recipe(epochs=2, distillation=1, teacher_epochs=5)
+    assert lesson(longer) == lesson(Recipe(epochs=5, distillation=0.5))
+    assert lesson(Recipe(epochs=3, distillation=1)).epochs == 3
 
 
 class Stop(Exception):
