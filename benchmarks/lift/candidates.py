@@ -10,6 +10,7 @@ A family's name says all about it:
     lora-2-alone     the same, of matrices only: biases and norms stay, as LoRA is often used
     rm-4.8           a seeded mask of 4.8% of the weights; sizes of the others are ranks
     sparse-1200      `sparse` with an aim of 1,200 bytes for its symbols
+    sparse-1200-taught   the same by what a teacher answers, which was retrained densely for longer
     fp-50            half of the filters removed (see benchmarks.paper.filter_pruning)
 
 Sizes belong to a family, learning rates are what is tuned: each method's own, a third and three
@@ -37,6 +38,7 @@ _TUNED_AT = {
 }  # fmt: skip
 #: How families end that are sent as packages; and the steps of `coded`, in spreads.
 _CODED, _GRAIN = ("bit", "coded"), 0.25
+_TAUGHT = {"distillation": 1.0, "teacher_epochs": 20}
 _OPTION = {"rm": "proportion", "sparse": "bytes", "fp": "percent"}
 #: Those that send no package, with the rate of training from scratch.
 _NO_PACKAGE = {"fp": RATE}
@@ -75,8 +77,8 @@ def _plain(family: str) -> Candidate:
         return Candidate(family, "direct", {}, {"matrices": False})
     method, *rest = family.split("-")
     coded = rest.pop() if rest and rest[-1].endswith(_CODED) else ""
-    is_alone = "alone" in rest
-    plain = Candidate(family, method, recipe={"vectors": False} if is_alone else {})
+    recipe = {"vectors": False} if "alone" in rest else dict(_TAUGHT) if "taught" in rest else {}
+    plain = Candidate(family, method, recipe=recipe)
     if method == "dense":
         plain = replace(plain, method="direct")
     elif method in _OPTION or method in _TUNED_AT:

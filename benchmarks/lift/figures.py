@@ -13,6 +13,8 @@ from typing import Any
 #: Student's t at 95% for 1, 2, ... degrees of freedom; beyond, as for the last.
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 _RESAMPLES = 2000
+#: Parts of a family's name that are no size.
+_KINDS = ("bit", "coded", "alone", "taught")
 
 Row = Mapping[str, Any]
 
@@ -29,11 +31,8 @@ class Figure:
 
     @property
     def kind(self) -> str:
-        """The family without its size: `ka`, `ka 4bit`, `lora alone`."""
-        method, *rest = self.family.split("-")
-        return " ".join(
-            [method, *(part for part in rest if part.endswith(("bit", "coded", "alone")))]
-        )
+        """See `kind_of`."""
+        return kind_of(self.family)
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,12 @@ class Ratio:
     times: float
     least: float
     most: float
+
+
+def kind_of(family: str) -> str:
+    """The family without its size: `ka`, `ka 4bit`, `lora alone`."""
+    method, *rest = family.split("-")
+    return " ".join([method, *(part for part in rest if part.endswith(_KINDS))])
 
 
 def lift(row: Row) -> float:
@@ -88,7 +93,7 @@ def ratio(rows: Sequence[Row], theirs: str, ours: str) -> Ratio | None:
     """
     cells: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
-        if row["family"] == theirs or row["family"].split("-")[0] == ours:
+        if row["family"] == theirs or kind_of(row["family"]) == ours:
             cells.setdefault((row["model"], row["seed"]), []).append(row)
     most = max((len(own) for own in cells.values()), default=0)
     pairs = [own for own in cells.values() if len(own) == most]

@@ -144,4 +144,4 @@ def test_a_ratio_takes_only_pairs_that_all_ran_with() -> None:
 def test_the_page_says_what_part_of_the_papers_bytes_is_needed() -> None:
     rows = _pairs([2.0])
     assert "at 2,000 bytes: **1/15.0**" in report.page({"vgg_small": rows})
-    assert "does not reach" in report.page({"vgg_small": rows[:2]})
+    assert "does not span" in report.page({"vgg_small": rows[:2]})
