@@ -15,11 +15,12 @@ A family's name says all about it:
 
 Sizes belong to a family, learning rates are what is tuned: each method's own, a third and three
 times that, and further where an end of these does best. The sizes of a method share the rate that
-was found for its `tuned` one.
+was found for its usual one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,10 +32,10 @@ _FLOAT = 4
 _AS_FLOATS = 16
 #: The grid of every method, in its own default rate; where its end does best, it goes on.
 RATES = (1 / 3, 1.0, 3.0)
-#: The size at which a method is tuned.
+#: The sizes at which a method is tuned; others take the rate of the nearest.
 _TUNED_AT = {
-    "ka": "3", "lra": "16", "lru": "22", "ml": "20", "ml_delta": "20", "rm": "4.8",
-    "sparse": "1200", "lora": "2", "fp": "50",
+    "ka": (3,), "lra": (16,), "lru": (22,), "ml": (20,), "ml_delta": (20,), "rm": (4.8,),
+    "sparse": (1200, 6000), "lora": (2,), "fp": (50,),
 }  # fmt: skip
 #: How families end that are sent as packages; and the steps of `coded`, in spreads.
 _CODED, _GRAIN = ("bit", "coded"), 0.25
@@ -111,10 +112,14 @@ def _size(method: str, size: str) -> dict[str, Any]:
 
 
 def tuned_as(family: str) -> str:
-    """The family whose tuning serves this one: the same method at its usual size, as coarse."""
+    """The family whose tuning serves this one: the same method at a usual size, as coarse."""
     method, *rest = family.split("-")
     coded = [part for part in rest if part.endswith(_CODED)]
-    return "-".join([method, *([_TUNED_AT[method]] if method in _TUNED_AT else []), *coded])
+    if method not in _TUNED_AT:
+        return "-".join([method, *coded])
+    own = float(rest[0])
+    nearest = min(_TUNED_AT[method], key=lambda size: abs(math.log(size / own)))
+    return "-".join([method, f"{nearest:g}", *coded])
 
 
 def at_rate(family: str, rate: float | None) -> Candidate:

@@ -78,6 +78,7 @@ def test_the_best_on_held_out_rows_is_chosen_once_for_all_sizes_of_a_method() ->
     assert found["control"] == candidates("control")[0]
     assert found["sparse-600"] == at_rate("sparse-600", best)
     assert tuned_as("sparse-600") == "sparse-1200"
+    assert tuned_as("sparse-4000-taught") == "sparse-6000"
     assert tuned_as("ka-1-4bit") == "ka-3-4bit"
 
 
