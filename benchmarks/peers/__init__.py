@@ -10,6 +10,6 @@ outside      how the main environment calls the peers' one
 report       Markdown and plot
 
 One JSON a run, in benchmarks/results/peers, with the keys of `benchmarks.lift`; a run that is there
-is not repeated. What is chosen is chosen on held-out training rows with one initial model and short
-trainings; the test set is read once a run.
+is not repeated. What is chosen is chosen on held-out training rows with one initial model; the test
+set is read once a run.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -55,10 +54,8 @@ def _measure(protocol: Protocol, arguments: argparse.Namespace) -> None:
 
 def _write(protocol: Protocol, page: Path) -> None:
     theirs, ours = rows.measured(protocol.setting.name), protocol.measured()
-    tuned = [json.loads(path.read_text()) for path in protocol.runs.glob("tune-*.json")]
-    short = report.short(rows.searches(protocol.setting.name, "tune"), tuned)
-    page.write_text(report.page(theirs, ours, short))
-    report.plot(theirs, ours, short, page.with_suffix(".png"))
+    page.write_text(report.page(theirs, ours))
+    report.plot(theirs, ours, page.with_suffix(".png"))
     print(page.read_text())
 
 

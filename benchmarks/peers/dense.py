@@ -23,7 +23,7 @@ from server.refine.weights import State, load_state, save_state
 
 #: Pulls towards the base, per unit of rate. Without one, changes wander farther the longer a
 #: training is, and cost the more bytes.
-DECAYS = (0.03, 0.1, 0.3)
+DECAYS = (0.0, 0.1, 0.3)
 #: That which `make bench-lift` finds for `dense`.
 RATE = 3e-2
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.lift import report as lift
-from benchmarks.lift.figures import Figure, bytes_at, figures
-from benchmarks.peers import nncodec
+from benchmarks.lift.figures import Figure, bytes_at, figures, kind_of
 
-OURS, CODEC = "sparse", "nncodec"
+OURS, CODEC = ("sparse", "sparse taught"), "nncodec"
 #: Ours that stand in the table and the plot.
 SHOWN = ("sparse", "ka", "lora", "dense")
 #: Points of lift at which bytes are compared.
@@ -39,9 +38,8 @@ _TOLD = {
   the change of dense retrained weights, with dependent quantisation. `qp` and `o` are the steps of
   matrices and of all else, `w` is the weight of bytes in the encoder's choice of symbols (its
   default is 0), `d` the decay of the training towards the base. {searched} points were searched on
-  held-out rows with one initial model; these are those on the envelope. Without decay (`d0`) the
-  points are those of a search with trainings of 4 epochs: in 10 the changes have wandered farther,
-  and steps that served then do not. It is good at what it is made for: it takes any trained
+  held-out rows with one initial model, on trainings as long as these; these are those on the
+  envelope. It is good at what it is made for: it takes any trained
   weights, needs no training of its own, and is done in half a second.""",
     "peft": """
 - `peft-RANK`: LoRA of PEFT {peft} on every convolution and linear layer, trained in our loop with
@@ -54,17 +52,6 @@ _TOLD = {
   where few tensors change. The low bits of retrained floats are noise to them.""",
 }
 
-_WAITS = (
-    "**Full trainings with decay, which NNCodec needs to be at its best, have not been run yet: no "
-    "comparison follows from the rows without (`d0`), and the plot leaves them out.**"
-)
-_SHORT = """## Short trainings, on held-out rows
-
-One initial model, one seed, 4 epochs over 45,000 rows, judged on the other 5,000: the envelope of a
-search over 120 points with decays of 0 and 0.1, and what was tuned as short (the best of its rates;
-chosen and told on the same rows, all of them). One run each: differences of half a point mean
-nothing.
-"""
 _TAIL = """
 DeepCABAC, the coder inside NNCodec, on our own integer symbols: `make bench-coders`.
 
@@ -72,8 +59,8 @@ DeepCABAC, the coder inside NNCodec, on our own integer symbols: `make bench-cod
 """
 
 
-def page(theirs: Rows, ours: Rows, short: Rows | None = None) -> str:
-    """The figures as Markdown; `short` are those of short trainings on held-out rows."""
+def page(theirs: Rows, ours: Rows) -> str:
+    """The figures as Markdown."""
     if not theirs:
         return "# Peers\n\nNothing has been measured yet: `make bench-peers`.\n"
     rows = beside(theirs, ours)
@@ -87,39 +74,14 @@ def page(theirs: Rows, ours: Rows, short: Rows | None = None) -> str:
     kinds = {row["family"].split("-")[0] for row in theirs}
     told = [text.format(**values) for kind, text in _TOLD.items() if kind in kinds]
     told += [f"\nNot measured yet: `{kind}`." for kind in _TOLD if kind not in kinds]
-    parts = [head, *_table(rows), "", *_compared(theirs, ours), *told, *_short(short or [])]
+    parts = [head, *_table(rows), "", *_compared(theirs, ours), *told]
     return "\n".join([*parts, _TAIL])
 
 
-def _short(rows: Rows) -> list[str]:
-    return ["", _SHORT, *_table(rows)] if rows else []
-
-
-def short(searches: Rows, ours: Rows) -> Rows:
-    """The envelope of short searches, and the best of each family that was tuned as short."""
-    made = nncodec.best(searches)
-    told = {"before": searches[0]["before"], "model": 0, "seed": 0} if searches else {}
-    codec = [{"family": c.point.family, "bytes": c.bytes, "after": c.after, **told} for c in made]
-    tuned: dict[str, dict[str, Any]] = {}
-    for row in sorted(ours, key=lambda row: row["after"]):
-        tuned[row["family"]] = row
-    return codec + [row for row in tuned.values() if row["family"].split("-")[0] in SHOWN]
-
-
-def plot(theirs: Rows, ours: Rows, short: Rows, path: Path) -> None:
-    """Lift against bytes, theirs and ours; a panel for short trainings where there are some."""
-    if not theirs:
-        return
-    setting = theirs[0]["setting"]
-    panels = {setting: beside(_served(theirs), ours)}
-    if short:
-        panels[f"{setting}, short, held-out rows"] = short
-    lift.plot(panels, path)
-
-
-def _served(theirs: Rows) -> Rows:
-    """Without the codec on changes that wandered: it is not at its best there."""
-    return [row for row in theirs if row["options"].get("decay", 1.0)]
+def plot(theirs: Rows, ours: Rows, path: Path) -> None:
+    """Lift against bytes, theirs and ours."""
+    if theirs:
+        lift.plot({theirs[0]["setting"]: beside(theirs, ours)}, path)
 
 
 def beside(theirs: Rows, ours: Rows) -> Rows:
@@ -156,26 +118,31 @@ def _table(rows: Rows) -> list[str]:
 
 
 def _compared(theirs: Rows, ours: Rows) -> list[str]:
-    codec, own = _of(_served(theirs), CODEC), _of(ours, OURS)
-    if not codec:
-        return [_WAITS]
-    lines = [
-        f"| lift | `{CODEC}`, bytes | `{OURS}`, bytes | ours of theirs | 95% interval |",
-        "|---|---|---|---|---|",
+    codec = _of(theirs, CODEC)
+    lines = [line for kind in OURS for line in _lifts(codec, _of(ours, kind), kind)]
+    if not lines:
+        return [f"The curves of `{CODEC}` and ours have no lift in common yet."]
+    return [
+        "Bytes on the mean curves for the same lift:",
+        "",
+        f"| lift | `{CODEC}`, bytes | ours | bytes | ours of theirs | 95% interval |",
+        "|---|---|---|---|---|---|",
+        *lines,
+        "",
     ]
+
+
+def _lifts(codec: Rows, own: Rows, kind: str) -> Iterator[str]:
     for wanted in LIFTS:
         found = needed(codec, own, wanted)
         if found is None:
             continue
         least, most = interval(codec, own, wanted)
         a, b = found
-        lines.append(
-            f"| {wanted:+.1f} | {a:,.0f} | {b:,.0f} | 1/{a / b:.1f} "
+        yield (
+            f"| {wanted:+.1f} | {a:,.0f} | {kind} | {b:,.0f} | 1/{a / b:.1f} "
             f"| 1/{least:.1f} to 1/{most:.1f} |"
         )
-    if len(lines) == 2:
-        return [f"The curves of `{CODEC}` and `{OURS}` have no lift in common yet."]
-    return ["Bytes on the mean curves for the same lift:", "", *lines]
 
 
 def needed(theirs: Rows, ours: Rows, wanted: float) -> tuple[float, float] | None:
@@ -207,5 +174,5 @@ def _curve(rows: Rows, pairs: Sequence[tuple[int, int]]) -> list[Figure]:
     return figures(itertools.chain.from_iterable(by_pair[pair] for pair in pairs))
 
 
-def _of(rows: Rows, method: str) -> Rows:
-    return [row for row in rows if row["family"].split("-")[0] == method]
+def _of(rows: Rows, kind: str) -> Rows:
+    return [row for row in rows if kind_of(row["family"]) == kind]

@@ -45,11 +45,5 @@ def measured(setting: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
-def searches(setting: str, stage: str) -> list[dict[str, Any]]:
-    """All searches on held-out rows that there are: `tune` are short ones."""
-    paths = sorted((RUNS / setting).glob(f"{stage}-*.json"))
-    return [row for row in (json.loads(path.read_text()) for path in paths) if "points" in row]
-
-
 def _path(setting: str, name: str) -> Path:
     return RUNS / setting / f"{name}.json"

@@ -97,12 +97,16 @@ def test_the_page_says_where_nothing_was_measured() -> None:
     assert "make bench-peers" in report.page([], [])
 
 
-def test_nothing_follows_from_a_codec_on_changes_that_wandered() -> None:
+def test_the_page_compares_each_of_ours() -> None:
     run = {"peers": {"nncodec": "2", "bsdiff4": "1", "peft": "0"}, "setting": "vgg_small"}
     run |= {"recipe": {"epochs": 10}, "method": "nncodec", "seconds": 1.0}
-    rows = _rows("nncodec", [4000, 16000], [0.0, 2.0], 0)
+    theirs = [row | run for row in _rows("nncodec", [4000, 16000], [0.0, 2.0], 0)]
     ours = _rows("sparse", [500, 2000], [0.0, 2.0], 0)
-    wandered = [row | run | {"options": {"decay": 0.0}} for row in rows]
-    assert "1/8.0" not in report.page(wandered, ours)
-    held = [row | run | {"options": {"decay": 0.1}} for row in rows]
-    assert "1/8.0" in report.page(held, ours)
+    taught = [
+        row | {"family": f"{row['family']}-taught"}
+        for row in _rows("sparse", [400, 1600], [0.0, 2.0], 0)
+    ]
+    told = report.page(theirs, ours + taught)
+    assert "| sparse | 1,000 | 1/8.0 |" in told
+    assert "| sparse taught | 800 | 1/10.0 |" in told
+    assert "in common" in report.page(theirs, [])
