@@ -79,6 +79,8 @@ def fit(
     optimizer = optimizer_of(clone, recipe)
     history = checkpoint.restore(clone, optimizer) if checkpoint else []
     steps = data.steps(recipe)
+    if clone.price is not None:
+        clone.price.pace(recipe.epochs * steps)
     progress = Progress(report, stage, recipe.epochs, steps, done=len(history))
     for epoch in range(len(history), recipe.epochs):
         torch.manual_seed(prng.stream_key(recipe.seed, f"dropout/{epoch}") >> 1)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 #: How far the logarithm of the price goes in a step, at most, and from where it began. Faster than
-#: the weights can follow, it would swing.
-_GAIN, _REACH = 0.01, 3.0
+#: the weights can follow, it would swing; in a short training it has to go this far in all.
+_GAIN, _REACH, _IN_ALL = 0.01, 3.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Price:
     def __init__(self, rate: float, aim: int | None, device: torch.device) -> None:
         self._rate, self._aim = rate, aim
         self.state = torch.zeros((), device=device)
+        self._gain = _GAIN
+
+    def pace(self, steps: int) -> None:
+        """Follow the aim as fast as a training of so many steps needs."""
+        self._gain = max(_GAIN, _IN_ALL / steps)
 
     def of(self, costs: list[Cost]) -> Tensor:
         """What is added to the loss; the price then follows."""
@@ -48,4 +53,4 @@ class Price:
     def _follow(self, total: Tensor, aim: int) -> None:
         with torch.no_grad():
             off = (total + 1).log() - math.log(aim + 1)
-            self.state.add_(_GAIN * off.clamp(-1, 1)).clamp_(-_REACH, _REACH)
+            self.state.add_(self._gain * off.clamp(-1, 1)).clamp_(-_REACH, _REACH)

@@ -32,6 +32,16 @@ def test_the_price_follows_the_aim() -> None:
     assert cheap[-1] > 0  # it never gets out of reach
 
 
+def test_in_a_short_training_the_price_follows_faster() -> None:
+    after = {}
+    for steps in (50, 5000, 50000):
+        price = Price(1e-3, 100, CPU)
+        price.pace(steps)
+        after[steps] = [float(price.of([_cost(300.0)]).detach()) for _ in range(5)][-1]
+    assert after[50] > 5 * after[5000]
+    assert after[5000] == after[50000]
+
+
 @pytest.mark.parametrize("aim", [120, 360])
 def test_symbols_take_about_the_bytes_that_were_asked_for(aim: int) -> None:
     """Least squares under noise: the more bytes, the nearer to the goal."""
