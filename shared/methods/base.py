@@ -233,12 +233,15 @@ def code_product(
     if f"{left}.step" in parameters:
         a, step_a = code_parameter(parameters, left, bits, MAX_FACTOR_K)
         b, step_b = code_parameter(parameters, right, bits, MAX_FACTOR_K)
-        return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
-    U, s, Vt = svd.NUMPY.svd(L @ R)
-    root = np.sqrt(s[: L.shape[1]])
-    a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
-    b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
-    return [a.reshape(-1), b.reshape(-1)], (product_step(step_a, step_b),)
+    else:
+        U, s, Vt = svd.NUMPY.svd(L @ R)
+        root = np.sqrt(s[: L.shape[1]])
+        a, step_a = quantise(U[:, : L.shape[1]] * root, bits, MAX_FACTOR_K)
+        b, step_b = quantise(root[:, None] * Vt[: L.shape[1]], bits, MAX_FACTOR_K)
+    factors = [a.reshape(-1), b.reshape(-1)]
+    if not (a.any() and b.any()):  # no step of a product would do, and nothing is lost
+        return [np.zeros_like(factor) for factor in factors], (step_at_least(0.0),)
+    return factors, (product_step(step_a, step_b),)
 
 
 def code_low_rank(parameters: Parameters, W: Matrix, name: str, bits: int) -> Code:
