@@ -32,8 +32,7 @@ def page(found: Mapping[str, Rows]) -> str:
         "weight; `lora` is low-rank adaptation, counted at 4 bytes a parameter as its files hold "
         "them, `alone` without biases and norms; `sparse` and `control` (biases and norms only) "
         "are counted as packages. Lifts are points of accuracy of the decoded weights: mean, with "
-        "its 95% interval, which is wide over two runs. The aims of `sparse` are exceeded: in "
-        "trainings so short the price of a byte does not get far enough.",
+        "its 95% interval, which is wide over two runs.",
         "",
     ]
     for setting, rows in found.items():
