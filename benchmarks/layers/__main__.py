@@ -13,7 +13,11 @@ from benchmarks.lift.settings import ROOT, SETTINGS
 
 PAGE = ROOT / "docs" / "results" / "layers.md"
 NAMES = ("row_lstm", "small_vit")
-FAMILIES = ("sparse-300", "sparse-1200", "sparse-4000", "dense", "lora-1-alone", "lora-1", "lora-4", "control")
+FAMILIES = (
+    *("sparse-300", "sparse-1200", "sparse-4000"),
+    *("lora-1-alone", "lora-1", "lora-4"),
+    *("dense", "control"),
+)
 
 
 def main() -> int:

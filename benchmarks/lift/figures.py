@@ -43,6 +43,7 @@ class Ratio:
     times: float
     least: float
     most: float
+    pairs: int
 
 
 def kind_of(family: str) -> str:
@@ -105,7 +106,7 @@ def ratio(rows: Sequence[Row], theirs: str, ours: str) -> Ratio | None:
     times = sorted(has / needs for has, needs in filter(None, drawn))
     edge = round(0.025 * (len(times) - 1))
     has, needs = found
-    return Ratio(needs, has / needs, times[edge], times[-1 - edge])
+    return Ratio(needs, has / needs, times[edge], times[-1 - edge], len(pairs))
 
 
 def _needed(pairs: Iterable[list[Row]], theirs: str) -> tuple[float, float] | None:

@@ -75,7 +75,8 @@ def _needed(rows: Rows, ours: str) -> str:
         return f"The curve of `{ours}` does not span the lift of `{PAPER}`."
     return (
         f"`{ours}` has the lift of `{PAPER}` at {found.bytes:,.0f} bytes: **1/{found.times:.1f}** "
-        f"(95% interval 1/{found.least:.1f} to 1/{found.most:.1f}, over models and seeds)."
+        f"(95% interval 1/{found.least:.1f} to 1/{found.most:.1f}, over {found.pairs} pairs of model and "
+        "seed; draws whose curve does not span the lift are left out)."
     )
 
 
@@ -83,7 +84,7 @@ def plot(found: Mapping[str, Rows], path: Path) -> None:
     """Lift against bytes, a panel a setting."""
     mpl.use("Agg")
     drawn, panels = plt.subplots(
-        1, len(found), figsize=(5.2 * len(found), 4.2), constrained_layout=True, squeeze=False
+        1, len(found), figsize=(7.6 * len(found), 4.6), constrained_layout=True, squeeze=False
     )
     for axes, (setting, rows) in zip(panels[0], found.items(), strict=True):
         _curves(axes, rows)
@@ -98,12 +99,20 @@ def _curves(axes: Any, rows: Rows) -> None:
     kinds: dict[str, list[Figure]] = {}
     for figure in sorted(figures(rows), key=lambda f: f.bytes):
         kinds.setdefault(figure.kind, []).append(figure)
-    for kind, own in kinds.items():
+    colours = list(mpl.colormaps["tab20"](range(20)))
+    order = [*colours[::2], *colours[1::2]]
+    for colour, (kind, own) in zip(order, kinds.items(), strict=False):
         half = [0.0 if f.runs < 2 else f.half for f in own]
         sizes, lifts = [f.bytes for f in own], [f.lift for f in own]
-        axes.errorbar(sizes, lifts, half, marker="o", markersize=5, capsize=2, label=kind)
+        axes.errorbar(
+            sizes, lifts, half, marker="o", markersize=5, capsize=2, label=kind, color=colour
+        )
     axes.set_xscale("log")
     axes.axhline(0, color="0.7", linewidth=0.8)
+    # What was run a few times only has intervals beyond everything: they end at the frame.
+    lifts = [f.lift for f in figures(rows)]
+    axes.set_ylim(min(0, *lifts) - 0.5, max(lifts) + 0.8)
     axes.set_xlabel("bytes of the update")
-    axes.legend(frameon=False)  # of its own: settings differ in what they compare
+    # Of its own: settings differ in what they compare.
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ from benchmarks.lift.figures import Figure, bytes_at, figures, kind_of
 
 OURS, CODEC = ("sparse", "sparse taught"), "nncodec"
 #: Ours that stand in the table and the plot.
-SHOWN = ("sparse", "ka", "lora", "dense")
+SHOWN = ("sparse", "ka", "rm", "lru", "lora", "dense", "control")
 #: Points of lift at which bytes are compared.
 LIFTS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
 _RESAMPLES = 1000
