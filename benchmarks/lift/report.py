@@ -75,8 +75,8 @@ def _needed(rows: Rows, ours: str) -> str:
         return f"The curve of `{ours}` does not span the lift of `{PAPER}`."
     return (
         f"`{ours}` has the lift of `{PAPER}` at {found.bytes:,.0f} bytes: **1/{found.times:.1f}** "
-        f"(95% interval 1/{found.least:.1f} to 1/{found.most:.1f}, over {found.pairs} pairs of model and "
-        "seed; draws whose curve does not span the lift are left out)."
+        f"(95% interval 1/{found.least:.1f} to 1/{found.most:.1f}, over {found.pairs} pairs of "
+        "model and seed; draws whose curve does not span the lift are left out)."
     )
 
 
