@@ -19,7 +19,6 @@ SHARE_BITS = 14
 CERTAIN = 1 << SHARE_BITS
 #: Most bits that go as they are in one step.
 MAX_PLAIN = 16
-MAX_LANES_LOG = 12
 
 Words: TypeAlias = NDArray[np.uint64]
 
@@ -35,7 +34,6 @@ _READ_WORDS = 1 << 15
 _START_AT, _CLASS_AT, _TOKEN_AT = np.uint64(15), np.uint64(32), np.uint64(49)
 _SHARE_MASK = np.uint64((1 << 15) - 1)
 _CLASS_MASK = np.uint64(7 << SHARE_BITS)
-MAX_TOKENS, MAX_CLASSES = 1 << 10, 8
 
 
 class LaneEncoder:

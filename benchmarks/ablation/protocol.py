@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks import keeping
 from benchmarks.ablation.tail import cut
 from benchmarks.ablation.variants import Variant
 from benchmarks.lift.settings import ROOT, SETTINGS
-from benchmarks.measure import machine
 from server import zoo
 from server.publish import spec
 from server.publish.pipeline import refine_package_evaluate
@@ -80,9 +78,9 @@ def _subject(variant: Variant, number: int) -> dict[str, Any]:
 def run(variant: Variant, model: int, seed: int) -> dict[str, Any]:
     """The JSON of a run, made where it is not there yet."""
     path = RUNS / f"{variant.name}-{model}-{seed}.json"
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+    there = keeping.read(path)
+    if there is not None:
+        return there
     folder = WORK / path.stem
     folder.mkdir(parents=True, exist_ok=True)
     subject = _subject(variant, model)
@@ -106,15 +104,8 @@ def run(variant: Variant, model: int, seed: int) -> dict[str, Any]:
         "loss_before": _loss(module, task.job.base, held_out),
         "loss_after": _loss(module, folder / spec.DECODED, held_out),
         "seconds": round(result.metrics["seconds"], 1),
-        "command": "make bench-ablation",
-        "machine": machine(),
-        "finished": time.strftime("%Y-%m-%d"),
     }
-    RUNS.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(row, indent=1) + "\n")
-    beside.replace(path)
-    return row
+    return keeping.keep(path, row, "make bench-ablation")
 
 
 def _loss(module: nn.Module, weights: Path, data: Batches) -> float:

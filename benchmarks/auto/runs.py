@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import keeping
 from benchmarks.auto.setting import (
     ARCHITECTURE,
     ARGUMENTS,
@@ -20,7 +19,6 @@ from benchmarks.auto.setting import (
     ROOT,
     Way,
 )
-from benchmarks.measure import machine
 from server.publish import spec
 from server.publish.budget.curve import read_curve
 from server.publish.budget.goal import AUTO
@@ -44,7 +42,8 @@ def initial(seed: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         recipe = Recipe.model_validate({**FIRST, "seed": seed})
         save_state(
-            path, train_initial(ARCHITECTURE, ARGUMENTS, open_dataset(DEPLOYED), recipe, _tell)
+            path,
+            train_initial(ARCHITECTURE, ARGUMENTS, open_dataset(DEPLOYED), recipe, keeping.tell),
         )
     return path
 
@@ -53,8 +52,8 @@ def measure(way: Way, seed: int) -> dict[str, Any]:
     """The run of a way; initial model and refinement have the same seed."""
     name = f"{way.name}-{seed}"
     path = RUNS / f"{name}.json"
-    if path.exists():
-        there: dict[str, Any] = json.loads(path.read_text())
+    there = keeping.read(path)
+    if there is not None:
         return there
     folder = WORK / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,15 +69,8 @@ def measure(way: Way, seed: int) -> dict[str, Any]:
         "seed": seed,
         **found,
         "cpu_seconds": round(time.process_time() - began, 1),
-        "command": "make bench-auto",
-        "machine": machine(),
-        "finished": time.strftime("%Y-%m-%d"),
     }
-    RUNS.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(row, indent=1) + "\n")
-    beside.replace(path)
-    return row
+    return keeping.keep(path, row, "make bench-auto")
 
 
 def _job(way: Way, seed: int) -> dict[str, Any]:
@@ -97,7 +89,7 @@ def _job(way: Way, seed: int) -> dict[str, Any]:
 def _refined(task: spec.Task, folder: Path) -> dict[str, Any]:
     """As a server's child process refines, on data that were opened before."""
     job = _opened(task.job.recipe.seed).trial(task.job, folder)
-    return _figures(make_update(task, job, folder, _tell))
+    return _figures(make_update(task, job, folder, keeping.tell))
 
 
 @functools.cache
@@ -110,7 +102,7 @@ def _opened(seed: int) -> Job:
 
 def _searched(task: spec.Task, folder: Path) -> dict[str, Any]:
     try:
-        found = _figures(refine_within(task, folder, _tell))
+        found = _figures(refine_within(task, folder, keeping.tell))
     except Missed as missed:
         found = {"missed": str(missed)}
     curve = read_curve(folder)
@@ -126,8 +118,3 @@ def _figures(result: spec.Result) -> dict[str, Any]:
         "after": metrics["accuracy_after"],
         "chosen": {"method": result.method, "options": result.options},
     }
-
-
-def _tell(line: dict[str, Any]) -> None:
-    if line.get("step") in (None, line.get("steps")) and "curve" not in line:
-        print(json.dumps(line), file=sys.stderr, flush=True)

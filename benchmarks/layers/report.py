@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-
 from benchmarks.layers.claim import BYTES, Claim, claim
-from benchmarks.lift.figures import Figure, figures
+from benchmarks.lift import report as lift
+from benchmarks.lift.figures import figures
 
 Rows = list[dict[str, Any]]
 
@@ -55,7 +53,7 @@ def _section(setting: str, rows: Rows) -> list[str]:
         "|---|---|---|---|---|---|",
         *(
             f"| {f.family} | {f.bytes:,.0f} | {100 * f.bytes / told.dense.bytes:.2f}% | "
-            f"{f.lift:+.2f} {_interval(f)} | {100 * f.lift / told.dense.lift:.0f}% | {f.runs} |"
+            f"{f.lift:+.2f} {lift.interval(f)} | {100 * f.lift / told.dense.lift:.0f}% | {f.runs} |"
             for f in sorted(figures(rows), key=lambda f: f.bytes)
         ),
         "",
@@ -84,35 +82,12 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _interval(figure: Figure) -> str:
-    return f"± {figure.half:.2f}" if figure.runs > 1 else ""
-
-
 def plot(found: Mapping[str, Rows], path: Path) -> None:
     """Lift against bytes, a panel a model; where the claim's two bounds cross is its corner."""
-    mpl.use("Agg")
-    drawn, panels = plt.subplots(
-        1, len(found), figsize=(5.2 * len(found), 4.2), constrained_layout=True, squeeze=False
-    )
-    for axes, (setting, rows) in zip(panels[0], found.items(), strict=True):
-        _curves(axes, rows)
-        axes.set_title(TITLES[setting].partition(",")[0])
-    panels[0][0].set_ylabel("points of test accuracy gained")
-    panels[0][0].legend(frameon=False)
-    drawn.savefig(path, dpi=150, metadata={"Software": None})
-    plt.close(drawn)
+    lift.plot({TITLES[name].partition(",")[0]: rows for name, rows in found.items()}, path, _bounds)
 
 
-def _curves(axes: Any, rows: Rows) -> None:
-    kinds: dict[str, list[Figure]] = {}
-    for figure in sorted(figures(rows), key=lambda f: f.bytes):
-        kinds.setdefault(figure.kind, []).append(figure)
-    for kind, own in kinds.items():
-        sizes, lifts = [f.bytes for f in own], [f.lift for f in own]
-        axes.plot(sizes, lifts, marker="o", markersize=5, label=kind)
+def _bounds(axes: Any, rows: Rows) -> None:
     told = claim(rows)
     axes.axhline(told.wanted, color="0.6", linewidth=0.8, linestyle="--")
     axes.axvline(told.limit, color="0.6", linewidth=0.8, linestyle="--")
-    axes.set_xscale("log")
-    axes.set_xlabel("bytes of the update")
-    axes.spines[["top", "right"]].set_visible(False)

@@ -17,6 +17,8 @@ _RESAMPLES = 2000
 _KINDS = ("bit", "coded", "alone", "taught")
 
 Row = Mapping[str, Any]
+#: An initial model and a seed.
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The bytes for another family's lift, and how many times fewer: mean curve, 95% interval."""
+    """The bytes for one lift, and how many times fewer ours are: mean curves, 95% interval.
 
-    bytes: float
-    times: float
+    `least` is 0 where ours may not reach the lift, `most` infinite where theirs may not.
+    """
+
+    theirs: float
+    ours: float
     least: float
     most: float
     pairs: int
+
+    @property
+    def times(self) -> float:
+        """How many times fewer."""
+        return self.theirs / self.ours
 
 
 def kind_of(family: str) -> str:
@@ -85,35 +95,55 @@ def bytes_at(curve: Iterable[Figure], wanted: float) -> float | None:
     return None
 
 
-def ratio(rows: Sequence[Row], theirs: str, ours: str) -> Ratio | None:
-    """How many times fewer bytes the families of kind `ours` need for the lift of family `theirs`.
+def ratio(theirs: Sequence[Row], ours: Sequence[Row], wanted: float | None = None) -> Ratio | None:
+    """How many times fewer bytes `ours` need for a lift; by default that of `theirs`, one family.
 
     Only what all of them ran with counts: pairs of an initial model and a seed. The interval comes
-    from drawing those pairs anew, with replacement (bootstrap); draws in which the curve does not
-    span the lift are left out of it. None where the mean curve does not.
+    from drawing those pairs anew, with replacement (bootstrap); the smallest size serves where all
+    of a curve lies above the lift. None where a mean curve does not span it.
     """
-    cells: dict[tuple[int, int], list[Row]] = {}
-    for row in rows:
-        if row["family"] == theirs or kind_of(row["family"]) == ours:
-            cells.setdefault((row["model"], row["seed"]), []).append(row)
-    most = max((len(own) for own in cells.values()), default=0)
-    pairs = [own for own in cells.values() if len(own) == most]
-    found = _needed(pairs, theirs)
-    if found is None:
+    pairs = sorted(_whole(theirs) & _whole(ours))
+    a, b, goal = _curves(theirs, ours, pairs, wanted)
+    has = a[0].bytes if wanted is None and a else bytes_at(a, goal)
+    needs = bytes_at(b, goal)
+    if has is None or needs is None:
         return None
     draw = random.Random(0)
-    drawn = (_needed(draw.choices(pairs, k=len(pairs)), theirs) for _ in range(_RESAMPLES))
-    times = sorted(has / needs for has, needs in filter(None, drawn))
+    drawn = (draw.choices(pairs, k=len(pairs)) for _ in range(_RESAMPLES))
+    times = sorted(_times(*_curves(theirs, ours, chosen, wanted)) for chosen in drawn)
     edge = round(0.025 * (len(times) - 1))
-    has, needs = found
-    return Ratio(needs, has / needs, times[edge], times[-1 - edge], len(pairs))
+    return Ratio(has, needs, times[edge], times[-1 - edge], len(pairs))
 
 
-def _needed(pairs: Iterable[list[Row]], theirs: str) -> tuple[float, float] | None:
-    """The bytes of `theirs`, and those of the others' curve at the same lift."""
-    all_figures = figures(itertools.chain.from_iterable(pairs))
-    yardstick = next((f for f in all_figures if f.family == theirs), None)
-    if yardstick is None:
-        return None
-    needed = bytes_at((f for f in all_figures if f.family != theirs), yardstick.lift)
-    return None if needed is None else (yardstick.bytes, needed)
+def _whole(rows: Iterable[Row]) -> set[Pair]:
+    """The pairs that every family ran with."""
+    found: dict[Pair, set[str]] = {}
+    for row in rows:
+        found.setdefault((row["model"], row["seed"]), set()).add(row["family"])
+    most = max((len(families) for families in found.values()), default=0)
+    return {pair for pair, families in found.items() if len(families) == most}
+
+
+def _curves(
+    theirs: Iterable[Row], ours: Iterable[Row], pairs: Sequence[Pair], wanted: float | None
+) -> tuple[list[Figure], list[Figure], float]:
+    """Both over these pairs, one of which may stand there twice; and the lift."""
+    a, b = (
+        figures(row for pair in pairs for row in rows if (row["model"], row["seed"]) == pair)
+        for rows in (list(theirs), list(ours))
+    )
+    return a, b, (a[0].lift if a else math.nan) if wanted is None else wanted
+
+
+def _times(theirs: list[Figure], ours: list[Figure], wanted: float) -> float:
+    needs = _reached(ours, wanted)
+    return 0.0 if math.isinf(needs) else _reached(theirs, wanted) / needs
+
+
+def _reached(curve: list[Figure], wanted: float) -> float:
+    """The bytes for a lift: the smallest where all are above it, infinite where none is."""
+    within = bytes_at(curve, wanted)
+    if within is not None:
+        return within
+    smallest = min(curve, key=lambda figure: figure.bytes)
+    return smallest.bytes if smallest.lift >= wanted else math.inf

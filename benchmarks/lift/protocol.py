@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from typing import Any
 
 import torch
 
+from benchmarks import keeping
 from benchmarks.lift.candidates import Candidate
 from benchmarks.lift.settings import COMMON, ROOT, Setting
-from benchmarks.measure import machine
 from server.publish import spec
 from server.publish.pipeline import Report, refine_package_evaluate
 from server.refine.initial import train_initial
@@ -78,7 +77,9 @@ class Protocol:
             data = open_dataset(own.part(0, own.deployed))
             started = self.work / path.stem
             started.mkdir(exist_ok=True)
-            state = train_initial(own.architecture, own.arguments, data, recipe, _tell, started)
+            state = train_initial(
+                own.architecture, own.arguments, data, recipe, keeping.tell, started
+            )
             save_state(path, state)
         return path
 
@@ -119,8 +120,8 @@ class Protocol:
         """The JSON of a run, made where it is not there yet: as a server's child process would."""
         folder = self.folder(stage, candidate, model, seed)
         path = self.runs / f"{folder.name}.json"
-        if path.exists():
-            there: dict[str, Any] = json.loads(path.read_text())
+        there = keeping.read(path)
+        if there is not None:
             return there
         folder.mkdir(parents=True, exist_ok=True)
         job = {
@@ -138,7 +139,7 @@ class Protocol:
         task = spec.Task.model_validate({"model": self.setting.architecture, "job": job})
         (folder / spec.SPEC).write_text(task.model_dump_json())
         began = time.process_time()
-        found = self.ways.get(candidate.method, packaged)(task, folder, _tell)
+        found = self.ways.get(candidate.method, packaged)(task, folder, keeping.tell)
         row = {
             "stage": stage,
             "setting": self.setting.name,
@@ -152,23 +153,11 @@ class Protocol:
             "bytes": candidate.bytes(found["package_bytes"], found["learnable_count"]),
             **found,
             "cpu_seconds": round(time.process_time() - began, 1),
-            "command": self.command,
             "device": device(),
-            "machine": machine(),
-            "finished": time.strftime("%Y-%m-%d"),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps(row, indent=1) + "\n")
-        beside.replace(path)
-        return row
+        return keeping.keep(path, row, self.command)
 
 
 def device() -> str:
     """What trains here: `cpu`, or the name of the GPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-def _tell(line: dict[str, Any]) -> None:
-    if line.get("step") in (None, line.get("steps")):
-        print(json.dumps(line), file=sys.stderr, flush=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from benchmarks.lift.figures import Figure, figures, kind_of, ratio
+from benchmarks.lift.figures import Figure, Ratio, figures, kind_of, ratio
 
 #: What the paper sends: the yardstick.
 PAPER, OURS = "ka-3", ("sparse", "sparse taught")
@@ -63,25 +64,34 @@ def interval(figure: Figure) -> str:
 
 def _claim(rows: Rows) -> list[str]:
     """What part of the paper's bytes ours needs for the paper's lift."""
-    kinds = {kind_of(row["family"]) for row in rows}
-    if PAPER not in {row["family"] for row in rows}:
-        return []
-    return [line for ours in OURS if ours in kinds for line in (_needed(rows, ours), "")]
+    paper = [row for row in rows if row["family"] == PAPER]
+    own = {kind: [row for row in rows if kind_of(row["family"]) == kind] for kind in OURS}
+    return [
+        line for kind, found in own.items() if paper and found
+        for line in (_needed(kind, ratio(paper, found)), "")
+    ]  # fmt: skip
 
 
-def _needed(rows: Rows, ours: str) -> str:
-    found = ratio(rows, PAPER, ours)
+def _needed(kind: str, found: Ratio | None) -> str:
     if found is None:
-        return f"The curve of `{ours}` does not span the lift of `{PAPER}`."
+        return f"The curve of `{kind}` does not span the lift of `{PAPER}`."
     return (
-        f"`{ours}` has the lift of `{PAPER}` at {found.bytes:,.0f} bytes: **1/{found.times:.1f}** "
-        f"(95% interval 1/{found.least:.1f} to 1/{found.most:.1f}, over {found.pairs} pairs of "
-        "model and seed; draws whose curve does not span the lift are left out)."
+        f"`{kind}` has the lift of `{PAPER}` at {found.ours:,.0f} bytes: **1/{found.times:.1f}** "
+        f"(95% interval {spread(found)}, over {found.pairs} pairs of model and seed)."
     )
 
 
-def plot(found: Mapping[str, Rows], path: Path) -> None:
-    """Lift against bytes, a panel a setting."""
+def spread(found: Ratio) -> str:
+    """The interval of a ratio."""
+    least = f"1/{found.least:.1f}" if found.least else "not reached"
+    most = f"1/{found.most:.1f}" if math.isfinite(found.most) else "theirs not reached"
+    return f"{least} to {most}"
+
+
+def plot(
+    found: Mapping[str, Rows], path: Path, mark: Callable[[Any, Rows], None] | None = None
+) -> None:
+    """Lift against bytes, a panel a setting; `mark` adds to each."""
     mpl.use("Agg")
     drawn, panels = plt.subplots(
         1, len(found), figsize=(7.6 * len(found), 4.6), constrained_layout=True, squeeze=False
@@ -89,6 +99,8 @@ def plot(found: Mapping[str, Rows], path: Path) -> None:
     for axes, (setting, rows) in zip(panels[0], found.items(), strict=True):
         _curves(axes, rows)
         axes.set_title(setting)
+        if mark is not None:
+            mark(axes, rows)
     panels[0][0].set_ylabel("points of test accuracy gained")
     drawn.savefig(path, dpi=150, metadata={"Software": None})
     plt.close(drawn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import keeping
 from benchmarks.lift.candidates import at_rate
 from benchmarks.lift.protocol import Protocol
 from benchmarks.lift.settings import COMMON
@@ -111,7 +111,7 @@ class Dense:
         if not took.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             began = time.process_time()
-            save_state(path, self.job(self.folder).train(_tell).state)
+            save_state(path, self.job(self.folder).train(keeping.tell).state)
             took.write_text(json.dumps({"seconds": time.process_time() - began}))
         return load_state(path), float(json.loads(took.read_text())["seconds"])
 
@@ -132,8 +132,3 @@ class Dense:
             "after": after,
             "seconds": round(seconds, 1),
         }
-
-
-def _tell(line: dict[str, Any]) -> None:
-    if line["step"] == line["steps"]:
-        print(json.dumps(line), file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ import peft  # type: ignore[import-not-found]
 import torch
 from torch import Tensor, nn
 
+from benchmarks import keeping
 from benchmarks.lift.settings import SETTINGS
 from server import zoo
 from server.refine.batches import Batches
@@ -64,7 +65,7 @@ def main() -> int:
     data = Batches.of(open_dataset(asked["dataset"]), torch.device("cpu"))
     clone = Adapted(model, recipe.learning_rate or 0.0, recipe.vector_rate)
     began = time.process_time()
-    fit(clone, data, data.rows(torch.arange(0)), recipe, _tell)
+    fit(clone, data, data.rows(torch.arange(0)), recipe, keeping.tell)
     _keep(model, Path(asked["folder"]))
     print(json.dumps({"seconds": time.process_time() - began}))
     return 0
@@ -104,11 +105,6 @@ def merged(model: Any, dtype: torch.dtype) -> State:
             if _FACTOR in name:
                 parameter.copy_(parameter.to(dtype))
     return state_of(own.merge_and_unload())
-
-
-def _tell(line: dict[str, Any]) -> None:
-    if line["step"] == line["steps"]:
-        print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

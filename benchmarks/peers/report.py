@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.lift import report as lift
-from benchmarks.lift.figures import Figure, bytes_at, figures, kind_of
+from benchmarks.lift.figures import figures, kind_of, ratio
 
 OURS, CODEC = ("sparse", "sparse taught"), "nncodec"
 #: Ours that stand in the table and the plot.
 SHOWN = ("sparse", "ka", "rm", "lru", "lora", "dense", "control")
 #: Points of lift at which bytes are compared.
 LIFTS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
-_RESAMPLES = 1000
 
 Rows = list[dict[str, Any]]
 
@@ -134,44 +131,12 @@ def _compared(theirs: Rows, ours: Rows) -> list[str]:
 
 def _lifts(codec: Rows, own: Rows, kind: str) -> Iterator[str]:
     for wanted in LIFTS:
-        found = needed(codec, own, wanted)
-        if found is None:
-            continue
-        least, most = interval(codec, own, wanted)
-        a, b = found
-        yield (
-            f"| {wanted:+.1f} | {a:,.0f} | {kind} | {b:,.0f} | 1/{a / b:.1f} "
-            f"| 1/{least:.1f} to 1/{most:.1f} |"
-        )
-
-
-def needed(theirs: Rows, ours: Rows, wanted: float) -> tuple[float, float] | None:
-    """The bytes of both for a lift, over the pairs they share; None where a curve misses it."""
-    pairs = _pairs(theirs) & _pairs(ours)
-    return _drawn(theirs, ours, sorted(pairs), wanted)
-
-
-def interval(theirs: Rows, ours: Rows, wanted: float) -> tuple[float, float]:
-    """How many times fewer bytes, 95%: pairs drawn anew, with replacement (bootstrap)."""
-    pairs = sorted(_pairs(theirs) & _pairs(ours))
-    draw = random.Random(0)
-    draws = (draw.choices(pairs, k=len(pairs)) for _ in range(_RESAMPLES))
-    found = filter(None, (_drawn(theirs, ours, drawn, wanted) for drawn in draws))
-    times = sorted(a / b for a, b in found)
-    edge = round(0.025 * (len(times) - 1))
-    return times[edge], times[-1 - edge]
-
-
-def _drawn(
-    theirs: Rows, ours: Rows, pairs: Sequence[tuple[int, int]], wanted: float
-) -> tuple[float, float] | None:
-    a, b = (bytes_at(_curve(rows, pairs), wanted) for rows in (theirs, ours))
-    return None if a is None or b is None else (a, b)
-
-
-def _curve(rows: Rows, pairs: Sequence[tuple[int, int]]) -> list[Figure]:
-    by_pair = {pair: [r for r in rows if (r["model"], r["seed"]) == pair] for pair in set(pairs)}
-    return figures(itertools.chain.from_iterable(by_pair[pair] for pair in pairs))
+        found = ratio(codec, own, wanted)
+        if found is not None:
+            yield (
+                f"| {wanted:+.1f} | {found.theirs:,.0f} | {kind} | {found.ours:,.0f} "
+                f"| 1/{found.times:.1f} | {lift.spread(found)} |"
+            )
 
 
 def _of(rows: Rows, kind: str) -> Rows:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import keeping
 from benchmarks.lift.settings import ROOT
-from benchmarks.measure import machine
 from benchmarks.peers.outside import versions
 
 RUNS = ROOT / "benchmarks" / "results" / "peers"
@@ -18,25 +17,12 @@ COMMAND = "make bench-peers"
 
 def found(setting: str, name: str) -> Any | None:
     """What was written under that name; None where there is nothing yet."""
-    path = _path(setting, name)
-    return json.loads(path.read_text()) if path.exists() else None
+    return keeping.read(_path(setting, name))
 
 
 def written(setting: str, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """The row, with where and when it was made, kept under that name."""
-    told = {
-        **row,
-        "command": COMMAND,
-        "machine": machine(),
-        "peers": versions(),
-        "finished": time.strftime("%Y-%m-%d"),
-    }
-    path = _path(setting, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(told, indent=1) + "\n")
-    beside.replace(path)
-    return told
+    return keeping.keep(_path(setting, name), {**row, "peers": versions()}, COMMAND)
 
 
 def measured(setting: str) -> list[dict[str, Any]]:

@@ -113,36 +113,57 @@ def test_bytes_are_interpolated_in_their_logarithm() -> None:
     assert bytes_at([], 1.0) is None
 
 
-def _pairs(lifts: list[float]) -> list[dict[str, Any]]:
-    rows = []
-    for seed, points in enumerate(lifts):
-        rows += [
-            _row("ka-3", 30000, points, seed=seed),
-            _row("sparse-600", 1000, 1.0, seed=seed),
-            _row("sparse-2400", 4000, 3.0, seed=seed),
-        ]
-    return rows
+def _sides(lifts: list[float]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    theirs = [_row("ka-3", 30000, points, seed=seed) for seed, points in enumerate(lifts)]
+    ours = [
+        _row(family, size, points, seed=seed)
+        for seed in range(len(lifts))
+        for family, size, points in (("sparse-600", 1000, 1.0), ("sparse-2400", 4000, 3.0))
+    ]
+    return theirs, ours
 
 
 def test_a_ratio_comes_with_its_interval_over_pairs() -> None:
-    found = ratio(_pairs([1.5, 2.0, 2.5]), "ka-3", "sparse")
+    found = ratio(*_sides([1.5, 2.0, 2.5]))
     assert found is not None
-    assert found.bytes == pytest.approx(2000)
+    assert found.ours == pytest.approx(2000)
     assert found.times == pytest.approx(15)
     assert found.least < 15 < found.most
-    same = ratio(_pairs([2.0, 2.0]), "ka-3", "sparse")
+    same = ratio(*_sides([2.0, 2.0]))
     assert same is not None
     assert (same.least, same.most) == pytest.approx((15, 15))
 
 
 def test_a_ratio_takes_only_pairs_that_all_ran_with() -> None:
-    rows = [*_pairs([2.0]), _row("ka-3", 30000, 2.9, seed=7)]
-    found = ratio(rows, "ka-3", "sparse")
+    theirs, ours = _sides([2.0])
+    theirs += [_row("ka-3", 30000, 2.9, seed=7)]
+    ours += [_row("sparse-600", 1000, 9.0, seed=7)]
+    found = ratio(theirs, ours)
     assert found is not None
     assert found.times == pytest.approx(15)
+    assert found.pairs == 1
+
+
+def test_an_interval_counts_draws_that_miss_the_lift_against_ours() -> None:
+    theirs, ours = _sides([2.0, 3.5])  # drawn twice, the second is beyond the curve
+    found = ratio(theirs, ours)
+    assert found is not None
+    assert found.least == 0
+    assert "not reached to 1/" in report.spread(found)
+    assert ratio(ours, theirs, 1.0) is None
+
+
+def test_a_ratio_at_a_lift_is_of_two_curves() -> None:
+    _, ours = _sides([0.0, 0.0])
+    theirs = [row | {"bytes": 8 * row["bytes"]} for row in ours]
+    found = ratio(theirs, ours, 2.0)
+    assert found is not None
+    assert (found.theirs, found.ours) == pytest.approx((16000, 2000))
+    assert (found.least, found.most) == pytest.approx((8, 8))
+    assert ratio(theirs, ours, 3.1) is None
 
 
 def test_the_page_says_what_part_of_the_papers_bytes_is_needed() -> None:
-    rows = _pairs([2.0])
+    rows = [*_sides([2.0])[0], *_sides([2.0])[1]]
     assert "at 2,000 bytes: **1/15.0**" in report.page({"vgg_small": rows})
     assert "does not span" in report.page({"vgg_small": rows[:2]})

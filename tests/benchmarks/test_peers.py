@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from benchmarks.peers import folding, lossless, nncodec, report
@@ -83,14 +82,6 @@ def _rows(method: str, sizes: list[int], lifts: list[float], model: int) -> repo
         }
         for size, gained in zip(sizes, lifts, strict=True)
     ]
-
-
-def test_bytes_are_compared_at_equal_lift_over_shared_pairs() -> None:
-    theirs = _rows("nncodec", [4000, 16000], [0.0, 2.0], 0)
-    ours = _rows("sparse", [500, 2000], [0.0, 2.0], 0) + _rows("sparse", [500, 2000], [9, 9], 1)
-    assert report.needed(theirs, ours, 1.0) == pytest.approx((8000, 1000))
-    assert report.interval(theirs, ours, 1.0) == pytest.approx((8, 8))
-    assert report.needed(theirs, ours, 3.0) is None
 
 
 def test_the_page_says_where_nothing_was_measured() -> None:
