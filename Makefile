@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-coders bench-edge bench-live bench-methods bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-coders bench-edge bench-live bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -75,9 +75,6 @@ bench-edge: install
 
 bench-live: install
 	$(BIN)/python -m benchmarks.live
-
-bench-methods: install
-	$(BIN)/python -m benchmarks.methods
 
 # Tuned on held-out rows, paired seeds; it goes on after an interruption. Hours: see the page.
 # ARGS="--settings vgg_small --families control ka-3 sparse-1200 --models 1 --seeds 1" for a look.

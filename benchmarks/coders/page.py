@@ -33,9 +33,12 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
         f"(level 19), and the DeepCABAC of NNCodec {machine['nncodec']} on the same integers. That "
         "one is given its best options for each",
         "tensor, tried one by one (unary length, fitted contexts, skipped rows, limits of the "
-        "values, scans in blocks); most",
-        "of what would tell its decoder of them is not counted. What a package uses is the least "
-        "of ours.",
+        "values, scans in blocks). What",
+        "would tell its decoder of them is not counted, but the least that NNCodec writes for "
+        "limits and for where rows of",
+        "blocks begin is: with those free as well, it may lead by a few bytes on a single tensor. "
+        "What a package uses is the",
+        "least of ours.",
         "",
         "## Really trained updates",
         "",

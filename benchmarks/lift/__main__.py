@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "results" / "lift.md"
 #: What is compared where nothing else is asked for: the paper's methods at the sizes of its Table
 #: 1, the first of them in few bits, `sparse` at several sizes, and two controls.
 FAMILIES = {
-    "vgg_small": ("ka-3", "ka-3-coded", "rm-4.8", "lru-22"),
+    "vgg_small": ("ka-3", "ka-3-coded", "rm-4.8", "lru-22", "ml-20", "ml_delta-20", "lra-16"),
     "vgg_medium": ("ka-3", "ka-3-coded", "rm-2.4", "lru-22"),
     "mnist": ("ka-3", "ka-3-coded", "rm-5", "lru-12"),
 }
