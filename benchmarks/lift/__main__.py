@@ -17,11 +17,13 @@ PAGE = ROOT / "docs" / "results" / "lift.md"
 FAMILIES = {
     "vgg_small": ("ka-3", "ka-3-coded", "rm-4.8", "lru-22", "ml-20", "ml_delta-20", "lra-16"),
     "vgg_medium": ("ka-3", "ka-3-coded", "rm-2.4", "lru-22"),
+    "vgg_tiny": ("ka-1", "ka-3"),
     "mnist": ("ka-3", "ka-3-coded", "rm-5", "lru-12"),
 }
 AIMS = {
     "vgg_small": (600, 1200, 2400, 6000, 16000),
     "vgg_medium": (1200, 2400, 4800, 10000),
+    "vgg_tiny": (150, 300, 600, 1200),
     "mnist": (300, 600, 1200, 2400),
 }
 
