@@ -72,17 +72,19 @@ def _cifar(
     epochs: int,
     share: float = 0.2,
     tuned_in: str | None = None,
+    rows: int = 50_000,
 ) -> Setting:
     return Setting(
         name=name,
         architecture=architecture,
         data="cifar10",
-        deployed=round(50_000 * share),
-        rows=50_000,
+        deployed=round(rows * share),
+        rows=rows,
         initial={"epochs": first, "crop": 4, "flip": True},
         tuning=tuning,
         epochs=epochs,
         recipe=SHIFTED,
+        held_out=rows // 10,
         tuned_in=tuned_in,
     )
 
@@ -110,6 +112,11 @@ SETTINGS = {
         _cifar("mobilenet_v2", "mobilenet_v2", first=40, tuning=4, epochs=20),
         _cifar("resnet18", "resnet18", first=40, tuning=4, epochs=20),
         _cifar("resnet50", "resnet50", first=40, tuning=4, epochs=20),
+        # What a CPU can do of those three: they are trained, not much more.
+        *(
+            _cifar(f"{name}_2500", name, first=10, tuning=1, epochs=2, rows=2_500)
+            for name in ("mobilenet_v2", "resnet18", "resnet50")
+        ),
         Setting(
             name="mnist",
             architecture="tiny_resnet",

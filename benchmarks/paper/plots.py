@@ -136,4 +136,4 @@ def _errorbar(axes: Any, x: list[float], y: list[float], own: list[Line], **styl
     axes.errorbar(x, y, half, marker="o", markersize=5, capsize=2, **style)
 
 
-_PANELS = {"table1": _table1, "fig6": _shares}
+_PANELS = {"table1": _table1, "reduced": _table1, "fig6": _shares}

@@ -36,6 +36,7 @@ TABLE1 = {
 #: What the text says of each experiment. The figures print no numbers to hold ours against.
 SAYS = {
     "table1": "KA ahead of RM and LRU on all models, RM hardly of use on the small ones.",
+    "reduced": "no such experiment. This says that the methods run on these models, and no more.",
     "fig4a": "77.5% before. KA is best below 2% of the parameters, ML from 2% to 5%; RM and LRU "
     "need 2 to 3 times KA's size; FP at 20% does as well as KA at 1%; LRA is best once it has "
     "parameters enough.",
