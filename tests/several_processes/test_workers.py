@@ -56,7 +56,11 @@ def queued(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_worker_that_is_killed_is_followed_by_another(
     queued: Any, start: Any, wait_for: Any, engine: Engine, tmp_path: Path
 ) -> None:
-    settings = {"WEFT_JOBS_LOST_AFTER": LOST_AFTER, "WEFT_JOBS_NICE": NICE}
+    settings = {
+        "WEFT_JOBS_LOST_AFTER": LOST_AFTER,
+        "WEFT_JOBS_NICE": NICE,
+        "WEFT_JOBS_PROGRESS_INTERVAL": "0",  # every epoch can be seen, however short
+    }
     roots = {"WEFT_DATASET_ROOTS": str(tmp_path)}  # workers go by their own
     workers = [start("worker", **settings, **roots) for _ in range(2)]
     by_name = {worker.said["worker"]: worker for worker in workers}
