@@ -67,9 +67,14 @@ class Yard:
         return self.at
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, and the duty have its turn."""
+        """Let time pass, and the duty have its turns: one ends early where the machine is busy."""
         self.at += timedelta(seconds=seconds)
-        evaluate_due(self.engine, self.at)
+        due = select(Rollout.id).where(Rollout.due_at <= self.at).limit(1)
+        is_done = False
+        while not is_done:
+            evaluate_due(self.engine, self.at)
+            with reading(self.engine) as session:
+                is_done = session.scalar(due) is None
 
     def enrol(self, current: int = 1, **attributes: str) -> str:
         slots = [str(n) * 64 for n in (1, 2, 3)]
