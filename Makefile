@@ -8,7 +8,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 PEERS := var/peers-env
 
-.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres check fmt test-aarch64 bench-ablation bench-auto bench-coders bench-edge bench-live bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
+.PHONY: install demo demo-fleet test test-attacks test-conformance test-faults test-postgres lint check fmt test-aarch64 bench-ablation bench-auto bench-coders bench-edge bench-live bench-layers bench-lift bench-paper bench-load bench-peers bench-refine bench-wire soak-edge clean
 
 install: $(ENV)/installed
 
@@ -47,12 +47,15 @@ test-conformance: install
 test-postgres: install
 	WEFT_TEST_DATABASE=postgres $(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
 
-check: install
+lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/python .ci/audit.py
+
+# What a change to code or words breaks first: seconds, where `make test` takes minutes.
+check: lint
 	$(BIN)/pytest -q tests/docs tests/migrations
 
 fmt: install
