@@ -32,6 +32,10 @@ _FULL = {1: 0.93, 2: 0.8}
 #: Of what a training gained, the share that its fitted package must keep to count as a use of the
 #: size: one that leaves out much more than a few symbols loses nearly all.
 _KEPT = 0.75
+#: What a search takes at most, in trainings, but for a fit that is the only way to a package.
+_MOST = 5.0
+#: What the first fit is taken to need, in trainings.
+_FIT = 0.25
 #: The second learning rate, as a share of the first.
 _SLOWER = 0.4
 #: The small point of a curve, as a share of the size.
@@ -66,7 +70,7 @@ def next_step(goal: Goal, facts: Facts, points: Sequence[Point]) -> Train | Fit 
     loose = [p for p in trained if not goal.allows(p.bytes) and p.trial not in fitted]
     for point in loose:
         near = point.bytes <= _FITTABLE * (goal.max_bytes or 0)
-        if near and goal.is_reached(point.accuracy_after):
+        if near and goal.is_reached(point.accuracy_after) and _has_time(goal, points):
             return Fit(point.trial)
     if len(trained) < goal.trials:
         trial = _next_trial(goal, facts, points)
@@ -93,6 +97,19 @@ def choose(goal: Goal, points: Sequence[Point]) -> Point | None:
 def trial_of(point: Point) -> Trial:
     """What was trained for a point."""
     return Trial(point.method, point.options, point.matrices, point.rate)
+
+
+def _has_time(goal: Goal, points: Sequence[Point]) -> bool:
+    """Whether one more fit leaves time for the trainings to come.
+
+    A fit takes a few looks at the data: little beside a long training, much beside a short one.
+    """
+    trained = [p.seconds for p in points if not p.fitted]
+    fitted = [p.seconds for p in points if p.fitted]
+    training = sum(trained) / len(trained)
+    next_fit = max(fitted, default=_FIT * training)
+    all_trained = goal.trials * training
+    return all_trained + sum(fitted) + next_fit <= _MOST * training
 
 
 def _next_trial(goal: Goal, facts: Facts, points: Sequence[Point]) -> Trial | None:

@@ -28,6 +28,7 @@ class World:
     beside: int = 650
     noise: list[float] = field(default_factory=lambda: [0.0])
     before: float = 0.75
+    fit_seconds: float = 0.1
     points: list[Point] = field(default_factory=list)
 
     def size(self, trial: Trial) -> int:
@@ -63,7 +64,7 @@ class World:
             accuracy_before=self.before,
             accuracy_after=self.accuracy(size),
             epochs=8,
-            seconds=1.0,
+            seconds=self.fit_seconds if isinstance(step, Fit) else 1.0,
         )
         self.points.append(point)
         return point
@@ -128,6 +129,19 @@ def test_no_more_is_trained_than_allowed_and_nothing_twice(
     world.search(Goal(max_bytes=size, min_accuracy=percent, trials=trials))
     assert 1 <= len(world.trained) <= trials
     assert all(trial not in world.trained[:at] for at, trial in enumerate(world.trained))
+
+
+@given(WORLDS, SIZES, TRIALS, st.floats(0.0, 2.0))
+def test_fits_take_the_time_that_five_trainings_leave(
+    world: World, size: int, trials: int, fit_seconds: float
+) -> None:
+    world.fit_seconds = fit_seconds
+    world.search(Goal(max_bytes=size, trials=trials))
+    fits = [number for number, point in enumerate(world.points) if point.fitted]
+    if len(fits) > 1:  # how long the first one takes is not known before
+        assert len(world.trained) + len(fits) * fit_seconds <= 5.0
+    elif trials == 5 and fits:  # no other package was small enough
+        assert not any(point.bytes <= size for point in world.points[: fits[0]])
 
 
 @given(WORLDS, SIZES, TRIALS)
