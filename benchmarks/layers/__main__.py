@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from benchmarks.layers import report
-from benchmarks.layers.claim import has_dense
 from benchmarks.lift.choice import chosen
+from benchmarks.lift.claim import has_dense
 from benchmarks.lift.protocol import Protocol
 from benchmarks.lift.settings import ROOT, SETTINGS
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.layers.claim import BYTES, Claim, claim
 from benchmarks.lift import report as lift
+from benchmarks.lift.claim import BYTES, claim
 from benchmarks.lift.figures import figures
 
 Rows = list[dict[str, Any]]
@@ -57,25 +57,10 @@ def _section(setting: str, rows: Rows) -> list[str]:
             for f in sorted(figures(rows), key=lambda f: f.bytes)
         ),
         "",
-        *_told(told),
-    ]
-
-
-def _told(told: Claim) -> list[str]:
-    """What each kind needs for half of the dense lift, as sentences of a list."""
-    lines = [
-        f"Half of the dense lift is {told.wanted:+.2f}; {100 * BYTES:.0f}% of the dense bytes are "
-        f"{told.limit:,.0f}.",
+        f"{100 * BYTES:.0f}% of the dense bytes are {told.limit:,.0f}.",
         "",
+        *lift.half(told, told.needs),
     ]
-    for kind, need in told.needs.items():
-        if need.bytes is None:
-            lines.append(f"- `{kind}` does not reach it at these sizes.")
-            continue
-        least = "" if need.exactly else "at most "
-        share = 100 * need.bytes / told.dense.bytes
-        lines.append(f"- `{kind}` has it in {least}{need.bytes:,.0f} bytes: **{share:.2f}%**.")
-    return lines
 
 
 def _many(count: int, what: str) -> str:

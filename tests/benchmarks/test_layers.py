@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.layers import report
 from benchmarks.layers.__main__ import FAMILIES, NAMES
-from benchmarks.layers.claim import claim, has_dense
+from benchmarks.lift.claim import claim, has_dense
 from benchmarks.lift.candidates import candidates
 from shared import methods
 
