@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.layers import report
 from benchmarks.layers.__main__ import FAMILIES, NAMES
-from benchmarks.lift.claim import claim, has_dense
 from benchmarks.lift.candidates import candidates
+from benchmarks.lift.claim import claim, has_dense
 from shared import methods
 
 
