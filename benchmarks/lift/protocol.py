@@ -100,8 +100,9 @@ class Protocol:
         return self._run(stage, candidate, model, seed, epochs or own.epochs, *data)
 
     def measured(self) -> list[dict[str, Any]]:
-        """All full runs that there are."""
-        return [json.loads(path.read_text()) for path in sorted(self.runs.glob("test-*.json"))]
+        """The full runs that this command made: another may hold other sizes against each other."""
+        rows = [json.loads(path.read_text()) for path in sorted(self.runs.glob("test-*.json"))]
+        return [row for row in rows if row["command"] == self.command]
 
     def folder(self, stage: str, candidate: Candidate, model: int, seed: int) -> Path:
         """Where a run left its package and its weights."""

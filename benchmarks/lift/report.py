@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,10 @@ def _claim(rows: Rows) -> list[str]:
 def _needed(kind: str, found: Ratio | None) -> str:
     if found is None:
         return f"The curve of `{kind}` does not span the lift of `{PAPER}`."
+    told = f"95% interval {spread(found)}, over {found.pairs} pairs of model and seed"
     return (
         f"`{kind}` has the lift of `{PAPER}` at {found.ours:,.0f} bytes: **1/{found.times:.1f}** "
-        f"(95% interval {spread(found)}, over {found.pairs} pairs of model and seed)."
+        f"({told if found.pairs > 1 else 'a single run of each: no interval'})."
     )
 
 
@@ -111,34 +113,44 @@ def spread(found: Ratio) -> str:
 def plot(
     found: Mapping[str, Rows], path: Path, mark: Callable[[Any, Rows], None] | None = None
 ) -> None:
-    """Lift against bytes, a panel a setting; `mark` adds to each."""
+    """Lift against bytes, a panel a setting, a colour a kind; `mark` adds to each panel."""
     mpl.use("Agg")
+    across = min(2, len(found))
+    down = math.ceil(len(found) / across)
     drawn, panels = plt.subplots(
-        1, len(found), figsize=(7.6 * len(found), 4.6), constrained_layout=True, squeeze=False
+        down, across, figsize=(7.6 * across, 4.6 * down), constrained_layout=True, squeeze=False
     )
-    for axes, (setting, rows) in zip(panels[0], found.items(), strict=True):
-        _curves(axes, rows)
+    colours = _colours(row for rows in found.values() for row in rows)
+    for axes, (setting, rows) in zip(panels.flat, found.items(), strict=False):
+        _curves(axes, rows, colours)
         axes.set_title(setting)
         if mark is not None:
             mark(axes, rows)
-    panels[0][0].set_ylabel("points of test accuracy gained")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("points of test accuracy gained")
+    for axes in list(panels.flat)[len(found) :]:
+        axes.remove()
     drawn.savefig(path, dpi=150, metadata={"Software": None})
     plt.close(drawn)
 
 
-def _curves(axes: Any, rows: Rows) -> None:
+def _colours(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One for each kind of family, the darker ones first."""
+    shades = list(mpl.colormaps["tab20"](range(20)))
+    kinds = dict.fromkeys(f.kind for f in sorted(figures(rows), key=lambda f: f.bytes))
+    return dict(zip(kinds, itertools.cycle([*shades[::2], *shades[1::2]]), strict=False))
+
+
+def _curves(axes: Any, rows: Rows, colours: Mapping[str, Any]) -> None:
     """One line a kind of family, with intervals."""
     kinds: dict[str, list[Figure]] = {}
     for figure in sorted(figures(rows), key=lambda f: f.bytes):
         kinds.setdefault(figure.kind, []).append(figure)
-    colours = list(mpl.colormaps["tab20"](range(20)))
-    order = [*colours[::2], *colours[1::2]]
-    for colour, (kind, own) in zip(order, kinds.items(), strict=False):
+    for kind, own in kinds.items():
         half = [0.0 if f.runs < 2 else f.half for f in own]
         sizes, lifts = [f.bytes for f in own], [f.lift for f in own]
-        axes.errorbar(
-            sizes, lifts, half, marker="o", markersize=5, capsize=2, label=kind, color=colour
-        )
+        style = {"marker": "o", "markersize": 5, "capsize": 2, "color": colours[kind]}
+        axes.errorbar(sizes, lifts, half, label=kind, **style)
     axes.set_xscale("log")
     axes.axhline(0, color="0.7", linewidth=0.8)
     # What was run a few times only has intervals beyond everything: they end at the frame.
