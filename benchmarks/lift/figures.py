@@ -86,10 +86,16 @@ def _figure(family: str, rows: list[Row]) -> Figure:
 
 
 def bytes_at(curve: Iterable[Figure], wanted: float) -> float | None:
-    """The bytes for a lift, interpolated in their logarithm; None outside the curve."""
-    points = sorted((figure.bytes, figure.lift) for figure in curve)
+    """The bytes for a lift, interpolated in their logarithm; None outside the curve.
+
+    Points that lift no more than a smaller one are left out: nobody would send them.
+    """
+    points: list[tuple[float, float]] = []
+    for figure in sorted(curve, key=lambda figure: figure.bytes):
+        if not points or figure.lift > points[-1][1]:
+            points.append((figure.bytes, figure.lift))
     for (low, below), (high, above) in itertools.pairwise(points):
-        if below <= wanted <= above and below < above:
+        if below <= wanted <= above:
             share = (wanted - below) / (above - below)
             return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     return None

@@ -120,7 +120,8 @@ def _compared(theirs: Rows, ours: Rows) -> list[str]:
     if not lines:
         return [f"The curves of `{CODEC}` and ours have no lift in common yet."]
     return [
-        "Bytes on the mean curves for the same lift:",
+        "Bytes on the mean curves for the same lift; points that lift no more than a smaller one "
+        "are left out:",
         "",
         f"| lift | `{CODEC}`, bytes | ours | bytes | ours of theirs | 95% interval |",
         "|---|---|---|---|---|---|",

@@ -111,6 +111,8 @@ def test_bytes_are_interpolated_in_their_logarithm() -> None:
     assert bytes_at(curve, 3.0) == pytest.approx(4000)
     assert bytes_at(curve, 3.1) is None
     assert bytes_at([], 1.0) is None
+    dip = Figure("s", 3000, 0.5, 0, 1)  # nobody would send it
+    assert bytes_at([*curve, dip], 2.0) == pytest.approx(2000)
 
 
 def _sides(lifts: list[float]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
