@@ -120,11 +120,12 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallProxy]:
 
 
 @pytest.fixture
-def tls_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+def tls_plane(plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    """Beside `plane`, whose root it has: the bench pins that one."""
     signer = authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(signer.file))
-    with serving(Plane(), signer.server()) as plane:
-        yield plane
+    with serving(Plane(roots=plane.roots), signer.server()) as over_tls:
+        yield over_tls
 
 
 def test_http_goes_by_the_proxy(bench: Any, plane: Any, shelf: Any, proxy: SmallProxy) -> None:
