@@ -99,7 +99,7 @@ def _curves(experiment: Experiment, rows: list[Row]) -> tuple[bool, list[str]]:
         ),
         "",
         f"{len(found)} of {planned} families. Bytes are 4 a parameter; those of `fp` are of the "
-        "file that holds what remains.",
+        "file that holds what remains. The plot ends not far below the base; the table does not.",
     ]
     return bool(found), table
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.lift import report as lift
 from benchmarks.lift.figures import figures, kind_of, ratio
 
-OURS, CODEC = ("sparse", "sparse taught"), "nncodec"
+CODEC = "nncodec"
 #: Ours that stand in the table and the plot.
 SHOWN = ("sparse", "ka", "rm", "lru", "lora", "dense", "control")
 #: Points of lift at which bytes are compared.
@@ -116,7 +116,7 @@ def _table(rows: Rows) -> list[str]:
 
 def _compared(theirs: Rows, ours: Rows) -> list[str]:
     codec = _of(theirs, CODEC)
-    lines = [line for kind in OURS for line in _lifts(codec, _of(ours, kind), kind)]
+    lines = [line for kind in lift.OURS for line in _lifts(codec, _of(ours, kind), kind)]
     if not lines:
         return [f"The curves of `{CODEC}` and ours have no lift in common yet."]
     return [

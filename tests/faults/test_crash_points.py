@@ -20,7 +20,7 @@ from tests.faults.scenes import SCENES
 from tests.faults.stage import Stage
 
 #: Of the points that are not chosen for a reason, a sample takes each of so many.
-STRIDE = 23
+STRIDE = 13
 
 
 def chosen(noted: list[Noted]) -> list[Point]:
