@@ -38,11 +38,6 @@ class Claim:
         """The bytes that half of the lift may take."""
         return BYTES * self.dense.bytes
 
-    def is_met(self, kind: str) -> bool:
-        """Whether a kind has the lift within the bytes."""
-        needed = self.needs[kind].bytes
-        return needed is not None and needed <= self.limit
-
 
 def has_dense(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether there is what all else is held against."""

@@ -46,7 +46,6 @@ def test_half_of_the_lift_is_looked_for_on_each_kinds_curve() -> None:
     assert sparse.exactly
     assert (lora.bytes, lora.exactly) == (6000, False)
     assert alone.bytes is None
-    assert [told.is_met(kind) for kind in told.needs] == [True, False, False]
 
 
 def test_the_page_tells_what_is_needed_and_what_is_not_reached(tmp_path: Path) -> None:

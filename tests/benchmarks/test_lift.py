@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.lift import report
+from benchmarks import keeping
+from benchmarks.lift import protocol, report
 from benchmarks.lift.__main__ import FAMILIES, families
 from benchmarks.lift.candidates import Candidate, at_rate, candidates, tuned_as
 from benchmarks.lift.choice import chosen
@@ -27,6 +29,16 @@ def _row(family: str, size: float, points: float, model: int = 0, seed: int = 0)
         "seconds": 60.0,
         "recipe": {"epochs": 20},
     }
+
+
+def test_a_page_shows_the_runs_of_its_own_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "RUNS", tmp_path)
+    for at, command in enumerate(("make bench-lift", "make bench-paper", "make bench-lift")):
+        keeping.keep(tmp_path / "vgg_tiny" / f"test-{at}.json", {"bytes": at}, command)
+    keeping.keep(tmp_path / "vgg_tiny" / "tune-3.json", {"bytes": 3}, "make bench-lift")
+    assert [r["bytes"] for r in protocol.Protocol(SETTINGS["vgg_tiny"]).measured()] == [0, 2]
 
 
 def test_every_setting_is_a_model_of_the_zoo_and_recipes_that_are_valid() -> None:
