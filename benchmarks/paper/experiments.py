@@ -137,6 +137,14 @@ EXPERIMENTS = {
             _curves(0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
         ),
         Experiment(
+            "fig4a-reduced",
+            "Fig. 4a, reduced: ResNet18, 2,500 images of CIFAR-10, two epochs on a CPU",
+            ("resnet18_2500",),
+            _curves(0.01, 0.05),
+            models=1,
+            seeds=1,
+        ),
+        Experiment(
             "fig4b",
             "Fig. 4b: tiny-ResNet on MNIST, accuracy against update size",
             ("mnist",),

@@ -40,6 +40,7 @@ SAYS = {
     "fig4a": "77.5% before. KA is best below 2% of the parameters, ML from 2% to 5%; RM and LRU "
     "need 2 to 3 times KA's size; FP at 20% does as well as KA at 1%; LRA is best once it has "
     "parameters enough.",
+    "fig4a-reduced": "no such experiment. So short a training says little of where methods end.",
     "fig4b": "95.5% before. KA is best at the smallest sizes, closely followed by ML; RM and LRU "
     "need at least twice KA's size; LRA is best once it has parameters enough.",
     "fig5": "KA is further ahead of RM and LRU than on ResNet18.",
