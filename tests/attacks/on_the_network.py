@@ -26,7 +26,6 @@ def instead(path: str, answer: Callable[[Any], None]) -> Callable[[Any], bool]:
         if not handler.path.startswith(path):
             return False
         answer(handler)
-        handler.close_connection = True
         return True
 
     return fault
@@ -71,6 +70,7 @@ def a_package_without_end(device: Device) -> Act:
         data = device.plane.files[handler.path.rpartition("/")[2]]
         handler.send_response(200)
         handler.send_header("ETag", etag_of(handler))
+        handler.send_header("Connection", "close")
         handler.end_headers()
         handler.wfile.write(data + bytes(1 << 15))
 
@@ -94,6 +94,7 @@ def an_answer_whose_head_does_not_end(device: Device) -> Act:
         handler.send_response(200)
         for _ in range(HEAD_BYTES // 1000):
             handler.send_header("X-More", "x" * 2000)
+        handler.send_header("Connection", "close")
         handler.end_headers()
 
     device.plane.faults.append(instead(DESIRED_PATH, endless))
