@@ -71,11 +71,12 @@ def _claim(rows: Rows) -> list[str]:
     own = {kind: [row for row in rows if kind_of(row["family"]) == kind] for kind in OURS}
     return [
         line for kind, found in own.items() if paper and found
-        for line in (_needed(kind, ratio(paper, found)), "")
+        for line in (needed(kind, ratio(paper, found)), "")
     ]  # fmt: skip
 
 
-def _needed(kind: str, found: Ratio | None) -> str:
+def needed(kind: str, found: Ratio | None) -> str:
+    """What a kind needs for the yardstick's lift, as a sentence."""
     if found is None:
         return f"The curve of `{kind}` does not span the lift of `{PAPER}`."
     told = f"95% interval {spread(found)}, over {found.pairs} pairs of model and seed"

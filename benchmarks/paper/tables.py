@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.lift.figures import lift
+from benchmarks.lift.figures import figures, kind_of, lift, ratio
 from benchmarks.lift.protocol import device
+from benchmarks.lift.report import interval, needed
 from benchmarks.lift.settings import SETTINGS
 from benchmarks.paper.experiments import EXPERIMENTS, Experiment
 from benchmarks.paper.lines import Line, lines, made
 from benchmarks.paper.published import SAYS, TABLE1
-from benchmarks.paper.runs import Pace, Row, refinement, spent, tuned_in
+from benchmarks.paper.runs import TUNING, Pace, Row, refinement, spent, tuned_in
 
 _HEAD = """\
 # The paper's experiments, made again
@@ -139,8 +140,26 @@ def _saturation(experiment: Experiment, rows: list[Row]) -> tuple[bool, list[str
             own = [r for r in found if _is_at(r, epochs, rate)]
             cells.append(f"{sum(map(lift, own)) / len(own):+.2f}" if own else "not run")
         table.append(f"| {epochs} | {' | '.join(cells)} |")
-    table += ["", "One initial model, one seed: no interval."]
+    table += ["", "One initial model, one seed: no interval.", *_at_own_length(experiment, rows)]
     return bool(found), table
+
+
+def _at_own_length(experiment: Experiment, rows: list[Row]) -> list[str]:
+    """KA's lift at each rate, over what models and seeds there are, and what ours needs for it."""
+    (setting,) = experiment.settings
+    (family,) = experiment.families(setting)
+    full = SETTINGS[setting].epochs
+    rows = [row for row in rows if row["setting"] == setting and row["stage"] != TUNING]
+    ours = [r for r in rows if r["stage"] == "test" and kind_of(r["family"]) == "sparse"]
+    told = []
+    for rate in experiment.rates:
+        theirs = [r for r in rows if r["family"] == family and _is_at(r, full, rate)]
+        if theirs and ours:
+            (own,) = figures(theirs)
+            gained = f"{own.lift:+.2f} {interval(own)}".rstrip()
+            held = needed("sparse", ratio(theirs, ours))
+            told.append(f"- Rate {rate:g}: {gained}, of {own.runs} runs. {held}")
+    return ["", f"After {full} epochs, over initial models and seeds:", "", *told] if told else []
 
 
 def _is_at(row: Row, epochs: int | None, rate: float | None) -> bool:

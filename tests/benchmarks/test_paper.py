@@ -309,6 +309,33 @@ def test_the_page_holds_ours_against_the_papers_and_says_what_was_not_run() -> N
     assert page.count("No run yet.\n") == len(EXPERIMENTS) - 1
 
 
+def test_ours_is_held_against_ka_at_each_rate_of_which_it_saturates() -> None:
+    tuned, other = EXPERIMENTS["saturation"].rates
+    pairs = [(model, seed) for model in range(2) for seed in range(2)]
+    rows = [
+        row
+        for at in pairs
+        for row in (
+            _row(Cell("vgg_small", "ka-3", *at, rate=tuned), 1.5),
+            _row(Cell("vgg_small", "ka-3", *at, epochs=10, rate=other), 2.0),
+            _row(Cell("vgg_small", "ka-3", *at, epochs=20, rate=other), 3.0),
+            _row(Cell("vgg_small", "sparse-600", *at), 1.5, bytes=400),
+            _row(Cell("vgg_small", "sparse-1200", *at), 2.0, bytes=800),
+        )
+    ]
+    page = tables.page(rows)
+    assert "| 10 | +1.50 | +2.00 |" in page
+    assert (
+        f"- Rate {tuned:g}: +1.50 ± 0.00, of 4 runs. `sparse` has the lift of `ka-3` at 400 "
+        in page
+    )
+    assert (
+        f"- Rate {other:g}: +2.00 ± 0.00, of 4 runs. `sparse` has the lift of `ka-3` at 800 "
+        in page
+    )
+    assert "**1/5.0**" in page
+
+
 def test_table_1_of_the_paper_is_all_there() -> None:
     assert {setting for setting, _ in TABLE1} == set(EXPERIMENTS["table1"].settings)
     assert all((s, m) in TABLE1 for s, _ in TABLE1 for m in ("ka", "rm", "lru"))
