@@ -85,19 +85,21 @@ def _figure(family: str, rows: list[Row]) -> Figure:
     return Figure(family, size, statistics.mean(lifts), half, len(lifts))
 
 
-def bytes_at(curve: Iterable[Figure], wanted: float) -> float | None:
-    """The bytes for a lift, interpolated in their logarithm; None outside the curve.
-
-    Points that lift no more than a smaller one are left out: nobody would send them.
-    """
-    points: list[tuple[float, float]] = []
+def envelope(curve: Iterable[Figure]) -> list[Figure]:
+    """By size, without those that lift no more than a smaller one: nobody would send them."""
+    found: list[Figure] = []
     for figure in sorted(curve, key=lambda figure: figure.bytes):
-        if not points or figure.lift > points[-1][1]:
-            points.append((figure.bytes, figure.lift))
-    for (low, below), (high, above) in itertools.pairwise(points):
-        if below <= wanted <= above:
-            share = (wanted - below) / (above - below)
-            return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        if not found or figure.lift > found[-1].lift:
+            found.append(figure)
+    return found
+
+
+def bytes_at(curve: Iterable[Figure], wanted: float) -> float | None:
+    """The bytes for a lift, interpolated in their logarithm; None outside the curve's envelope."""
+    for low, high in itertools.pairwise(envelope(curve)):
+        if low.lift <= wanted <= high.lift:
+            share = (wanted - low.lift) / (high.lift - low.lift)
+            return low.bytes * (high.bytes / low.bytes) ** share
     return None
 
 

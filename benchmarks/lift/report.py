@@ -12,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks.lift.claim import Claim, claim, has_dense
-from benchmarks.lift.figures import Figure, Ratio, figures, kind_of, ratio
+from benchmarks.lift.figures import Figure, Ratio, envelope, figures, kind_of, ratio
 
 #: What the paper sends: the yardstick.
 PAPER, OURS = "ka-3", ("sparse", "sparse taught")
@@ -143,15 +143,18 @@ def _colours(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _curves(axes: Any, rows: Rows, colours: Mapping[str, Any]) -> None:
-    """One line a kind of family, with intervals."""
+    """One line a kind of family, through what one would send; all points, with intervals."""
     kinds: dict[str, list[Figure]] = {}
     for figure in sorted(figures(rows), key=lambda f: f.bytes):
         kinds.setdefault(figure.kind, []).append(figure)
     for kind, own in kinds.items():
         half = [0.0 if f.runs < 2 else f.half for f in own]
         sizes, lifts = [f.bytes for f in own], [f.lift for f in own]
-        style = {"marker": "o", "markersize": 5, "capsize": 2, "color": colours[kind]}
-        axes.errorbar(sizes, lifts, half, label=kind, **style)
+        colour, sent = colours[kind], envelope(own)
+        faint = {"ecolor": mpl.colors.to_rgba(colour, 0.45), "elinewidth": 1, "capsize": 2}
+        axes.errorbar(sizes, lifts, half, fmt="o", markersize=5, color=colour, **faint)
+        line = [f.bytes for f in sent], [f.lift for f in sent]
+        axes.plot(*line, marker="o", markersize=5, color=colour, label=kind)
     axes.set_xscale("log")
     axes.axhline(0, color="0.7", linewidth=0.8)
     # What was run a few times only has intervals beyond everything: they end at the frame.

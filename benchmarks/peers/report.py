@@ -11,7 +11,7 @@ from benchmarks.lift.figures import figures, kind_of, ratio
 
 CODEC = "nncodec"
 #: Ours that stand in the table and the plot.
-SHOWN = ("sparse", "ka", "rm", "lru", "lora", "dense", "control")
+SHOWN = ("sparse", "ka", "rm", "lru", "lra", "ml", "ml_delta", "lora", "dense", "control")
 #: Points of lift at which bytes are compared.
 LIFTS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
 
