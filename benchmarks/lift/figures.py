@@ -99,7 +99,7 @@ def bytes_at(curve: Iterable[Figure], wanted: float) -> float | None:
     for low, high in itertools.pairwise(envelope(curve)):
         if low.lift <= wanted <= high.lift:
             share = (wanted - low.lift) / (high.lift - low.lift)
-            return low.bytes * (high.bytes / low.bytes) ** share
+            return low.bytes * math.pow(high.bytes / low.bytes, share)
     return None
 
 
