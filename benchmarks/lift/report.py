@@ -28,9 +28,9 @@ def page(found: Mapping[str, Rows]) -> str:
         "Made by `make bench-lift`. Learning rates were chosen on held-out training rows, by one "
         "short training each on the same grid; the test set was read once a run. Initial models "
         "and seeds are the same for all families (paired). Bytes are of the package file; those "
-        "of the paper's methods (`ka-3`, `rm`, `lru`) and of `dense` are 4 a learnable parameter, "
-        "as the paper counts. Lifts are points of test accuracy of the decoded weights: mean, "
-        "with its 95% interval.",
+        "of the paper's methods (`ka-3`, `rm`, `lru`, `lra`, `ml`) and of `dense` are 4 a "
+        "learnable parameter, as the paper counts. Lifts are points of test accuracy of the "
+        "decoded weights: mean, with its 95% interval.",
         "",
     ]
     for setting, rows in found.items():
